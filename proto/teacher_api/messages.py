@@ -1,0 +1,205 @@
+"""The contract's messages as plain Python values, and their way to protobuf and back.
+
+Both programs work with these; protobuf is met only where something leaves the process or a disk.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from teacher_api import tensors
+from teacher_api.errors import InvalidRequestError, TeacherError, error_from_proto, error_to_proto
+from teacher_api.tensors import Array
+from teacher_api.v1 import teacher_pb2 as pb
+
+Pooling = Literal["cls", "mean", "none"]
+HiddenDType = Literal["float32", "float16"]
+
+_POOLINGS = {"cls": pb.POOLING_CLS, "mean": pb.POOLING_MEAN, "none": pb.POOLING_NONE}
+_POOLING_NAMES: dict[int, Pooling] = {_POOLINGS[name]: name for name in get_args(Pooling)}
+_HIDDEN_DTYPES = {"float32": pb.DATA_TYPE_FLOAT32, "float16": pb.DATA_TYPE_FLOAT16}
+_HIDDEN_DTYPE_NAMES: dict[int, HiddenDType] = {_HIDDEN_DTYPES[name]: name for name in get_args(HiddenDType)}
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """One thing to classify: a text, a pair of texts, or token ids of the teacher's own vocabulary."""
+
+    text: str = ""
+    text_pair: str | None = None
+    token_ids: tuple[int, ...] | None = None
+    type_ids: tuple[int, ...] = ()
+
+    @property
+    def characters(self) -> int:
+        """Unicode code points of all that is sent: what cloud APIs bill by."""
+        return len(self.text) + len(self.text_pair or "")
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """Which outputs are wanted: logits, and the hidden states of `layers` (0 = embeddings)."""
+
+    logits: bool = True
+    layers: tuple[int, ...] = ()
+    pooling: Pooling = "cls"
+    hidden_dtype: HiddenDType = "float32"
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What the teacher computed for one instance.
+
+    Attributes:
+        logits: float32 [classes], temperature 1; None if not wanted.
+        hidden: layer -> [hidden], or [tokens, hidden] when not pooled.
+        mask: uint8 [tokens] beside hidden states that are not pooled.
+    """
+
+    logits: Array | None = None
+    hidden: dict[int, Array] = field(default_factory=dict)
+    mask: Array | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Outputs or the error that took their place; whether the model ran; what was charged, in queries."""
+
+    outputs: Outputs | None = None
+    cached: bool = False
+    charged: int = 0
+    error: TeacherError | None = None
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a teacher is: see DescribeResponse in teacher.proto for each field and its unit."""
+
+    name: str
+    fingerprint: str
+    labels: tuple[str, ...]
+    vocabulary_hash: str
+    max_length: int
+    layers: int
+    hidden_size: int
+    intermediate_size: int
+    parameters: int
+    dtype: str
+    poolings: tuple[Pooling, ...] = ("cls", "mean", "none")
+    max_instances: int = 128
+    max_characters: int = 100_000
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Counts of instances, and queries charged: see GetUsageResponse in teacher.proto."""
+
+    asked: int = 0
+    cached: int = 0
+    joined: int = 0
+    failed: int = 0
+    charged: int = 0
+    remaining: int | None = None
+
+
+def instance_to_proto(instance: Instance) -> pb.Instance:
+    if instance.token_ids is not None:
+        return pb.Instance(tokens=pb.TokenIds(ids=instance.token_ids, type_ids=instance.type_ids))
+    return pb.Instance(text=instance.text, text_pair=instance.text_pair)
+
+
+def instance_from_proto(proto: pb.Instance, where: str) -> Instance:
+    """Raises InvalidRequestError, naming `where`, if both text and token ids are given."""
+    if not proto.HasField("tokens"):
+        return Instance(proto.text, proto.text_pair if proto.HasField("text_pair") else None)
+    if proto.text or proto.HasField("text_pair"):
+        raise InvalidRequestError("give text or token ids, not both", field=where)
+    return Instance(token_ids=tuple(proto.tokens.ids), type_ids=tuple(proto.tokens.type_ids))
+
+
+def want_to_proto(want: Want) -> pb.Want:
+    return pb.Want(
+        logits=want.logits,
+        layers=want.layers,
+        pooling=_POOLINGS[want.pooling],
+        hidden_dtype=_HIDDEN_DTYPES[want.hidden_dtype],
+    )
+
+
+def want_from_proto(proto: pb.Want) -> Want:
+    """Raises InvalidRequestError for a pooling or dtype that is unknown, or layers without pooling."""
+    pooling = _POOLING_NAMES.get(proto.pooling)
+    if pooling is None and (proto.layers or proto.pooling):
+        raise InvalidRequestError(
+            "layers need a pooling: cls, mean or none", field="want.pooling", value=proto.pooling
+        )
+    hidden_dtype = _HIDDEN_DTYPE_NAMES.get(proto.hidden_dtype or pb.DATA_TYPE_FLOAT32)
+    if hidden_dtype is None:
+        raise InvalidRequestError(
+            "hidden states come as float32 or float16", field="want.hidden_dtype", value=proto.hidden_dtype
+        )
+    return Want(proto.logits, tuple(proto.layers), pooling or "cls", hidden_dtype)
+
+
+def outputs_to_proto(outputs: Outputs) -> pb.Outputs:
+    encode = tensors.encode
+    return pb.Outputs(
+        logits=None if outputs.logits is None else encode(outputs.logits),
+        hidden=[pb.HiddenState(layer=layer, values=encode(a)) for layer, a in outputs.hidden.items()],
+        mask=None if outputs.mask is None else encode(outputs.mask),
+    )
+
+
+def outputs_from_proto(proto: pb.Outputs) -> Outputs:
+    """Raises TensorError if any tensor is not what it says."""
+    decode = tensors.decode
+    return Outputs(
+        logits=decode(proto.logits, rank=1) if proto.HasField("logits") else None,
+        hidden={state.layer: decode(state.values) for state in proto.hidden},
+        mask=decode(proto.mask, rank=1) if proto.HasField("mask") else None,
+    )
+
+
+def answer_to_proto(answer: Answer) -> pb.Answer:
+    return pb.Answer(
+        outputs=None if answer.outputs is None else outputs_to_proto(answer.outputs),
+        cached=answer.cached,
+        charged=answer.charged,
+        error=None if answer.error is None else error_to_proto(answer.error),
+    )
+
+
+def answer_from_proto(proto: pb.Answer) -> Answer:
+    """Raises TensorError if any tensor is not what it says."""
+    return Answer(
+        outputs=outputs_from_proto(proto.outputs) if proto.HasField("outputs") else None,
+        cached=proto.cached,
+        charged=proto.charged,
+        error=error_from_proto(proto.error) if proto.HasField("error") else None,
+    )
+
+
+def request_to_proto(instances: Sequence[Instance], want: Want, fingerprint: str = "") -> pb.PredictRequest:
+    return pb.PredictRequest(
+        instances=map(instance_to_proto, instances), want=want_to_proto(want), fingerprint=fingerprint
+    )
+
+
+def description_to_proto(description: Description) -> pb.DescribeResponse:
+    fields = {name: getattr(description, name) for name in description.__dataclass_fields__}
+    return pb.DescribeResponse(**fields | {"poolings": [_POOLINGS[name] for name in description.poolings]})
+
+
+def description_from_proto(proto: pb.DescribeResponse) -> Description:
+    fields = {name: getattr(proto, name) for name in Description.__dataclass_fields__}
+    known = tuple(_POOLING_NAMES[code] for code in proto.poolings if code in _POOLING_NAMES)
+    return Description(**fields | {"labels": tuple(proto.labels), "poolings": known})
+
+
+def usage_to_proto(usage: Usage) -> pb.GetUsageResponse:
+    return pb.GetUsageResponse(**{name: getattr(usage, name) for name in usage.__dataclass_fields__})
+
+
+def usage_from_proto(proto: pb.GetUsageResponse) -> Usage:
+    remaining = proto.remaining if proto.HasField("remaining") else None
+    return Usage(proto.asked, proto.cached, proto.joined, proto.failed, proto.charged, remaining)

@@ -1,0 +1,70 @@
+"""Arrays as raw little-endian bytes with their dtype and shape; nothing is ever unpickled.
+
+A decoder refuses any tensor whose bytes, dtype, rank or size are not exactly what it says or what
+the reader expects, so that a corrupt answer can never be mistaken for another one.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from teacher_api.v1 import teacher_pb2 as pb
+
+Array = NDArray[Any]
+
+MAX_BYTES = 64 * 2**20  # of one tensor: 64 MiB, well above 512 tokens x 4096 floats
+
+_DTYPES: dict[int, np.dtype[Any]] = {
+    pb.DATA_TYPE_FLOAT32: np.dtype("<f4"),
+    pb.DATA_TYPE_FLOAT16: np.dtype("<f2"),
+    pb.DATA_TYPE_UINT8: np.dtype("u1"),
+}
+_CODES: dict[np.dtype[Any], Any] = {dtype: code for code, dtype in _DTYPES.items()}
+
+
+class TensorError(ValueError):
+    """A tensor's bytes, dtype, shape or size do not agree with one another or with what was expected."""
+
+
+def encode(array: Array) -> pb.Tensor:
+    """Writes an array of float32, float16 or uint8, of any shape, in C order.
+
+    Raises:
+        TensorError: the array has another dtype.
+    """
+    dtype = array.dtype.newbyteorder("<")
+    if dtype not in _CODES:
+        raise TensorError(f"dtype {array.dtype} cannot travel; use one of {_names()}")
+    data = np.ascontiguousarray(array, dtype=dtype).tobytes()
+    return pb.Tensor(dtype=_CODES[dtype], shape=array.shape, data=data)
+
+
+def decode(tensor: pb.Tensor, *, rank: int | None = None, max_bytes: int = MAX_BYTES) -> Array:
+    """Reads a tensor as a read-only array over its bytes: no copy is made.
+
+    Args:
+        tensor: what came over the wire or out of a cache.
+        rank: the number of axes that it must have; None accepts any.
+        max_bytes: the most that it may hold.
+
+    Raises:
+        TensorError: unknown dtype, another rank, too large, or not exactly product(shape) elements.
+    """
+    dtype = _DTYPES.get(tensor.dtype)
+    if dtype is None:
+        raise TensorError(f"dtype code {tensor.dtype} is unknown; expected one of {_names()}")
+    shape = tuple(tensor.shape)
+    if rank is not None and len(shape) != rank:
+        raise TensorError(f"rank {len(shape)} where {rank} is expected (shape {shape})")
+    size = math.prod(shape) * dtype.itemsize  # Python integers: a huge shape cannot overflow
+    if size > max_bytes:
+        raise TensorError(f"shape {shape} needs {size} bytes; the limit is {max_bytes}")
+    if size != len(tensor.data):
+        raise TensorError(f"shape {shape} of {dtype.name} needs {size} bytes, not {len(tensor.data)}")
+    return np.frombuffer(tensor.data, dtype=dtype).reshape(shape)
+
+
+def _names() -> str:
+    return ", ".join(sorted(dtype.name for dtype in _CODES))

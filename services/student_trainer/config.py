@@ -1,0 +1,177 @@
+"""Every setting of student-trainer: a YAML file's fields and the flags, which win over the file.
+
+    student-trainer distill --config run.yaml --ratio 0.1
+
+`parse` reads them; the classes do not know where their values came from. All mistakes are shown
+together, each with the field, the value and the remedy, before anything is spent.
+"""
+
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, CliSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from student_trainer.data import DataSettings
+from student_trainer.dynamics.selection import Rounding, Strategy
+from student_trainer.losses import Divergence
+
+Metric = Literal["accuracy", "f1", "matthews"]
+
+
+class ConfigError(ValueError):
+    """One or more settings cannot be used; the text has a line for each."""
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(
+        extra="forbid",
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        cli_hide_none_type=True,
+        cli_enforce_required=False,
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_: Any
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags over the file; no hidden source in the environment: a run is what its file says."""
+        return (init_settings,)
+
+
+class TrainingSettings(Settings, DataSettings):
+    """What every training run has: data, a student, and the paper's recipe (appendix A, D) by default."""
+
+    output: Path = Field(description="folder for the student, its checkpoint, result.json and scalars")
+    student: str = Field(description="pretrained checkpoint to start from: a folder or a hub name")
+    student_layers: int | list[int] | None = Field(
+        None, description="keep only the first n layers of the checkpoint, or these (0 is the first)"
+    )
+    epochs: float = Field(3, gt=0, description="passes over the training rows")
+    batch_size: int = Field(32, ge=1, description="rows in a step: the N of the paper")
+    learning_rate: float = Field(2e-5, gt=0, description="AdamW's highest rate")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay")
+    warmup: float = Field(0.1, ge=0, le=1, description="share of the steps with rising rate; it falls after")
+    max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped at this norm")
+    max_length: int = Field(128, ge=2, description="longest input of the student, in tokens")
+    seed: int = Field(0, ge=0, description="of the order, the dropout, a fresh head and random choices")
+    metric: Metric = Field("accuracy", description="the score that is reported first")
+    precision: Literal["no", "bf16", "fp16"] = Field("no", description="mixed precision of Accelerate")
+    cpu: bool = Field(False, description="stay on the CPU where there is a GPU")
+    checkpoint_steps: int = Field(100, ge=1, description="steps between two checkpoints")
+    resume: bool = Field(False, description="go on from the output folder's checkpoint, if it has one")
+
+
+class FinetuneSettings(TrainingSettings):
+    """`student-trainer finetune`: a teacher, or a student without a teacher, from labels alone."""
+
+
+class DistillSettings(TrainingSettings):
+    """`student-trainer distill`: which questions are asked, of whom, at what price, and what is learnt."""
+
+    teacher: str | None = Field(
+        None, description="grpc://, grpcs://, http://, https:// or local:FOLDER; none: labels alone"
+    )
+    teacher_labels: list[str] | None = Field(
+        None, description="the teacher's class names in its own order, where its checkpoint has none"
+    )
+    check_rows: int = Field(
+        64, ge=0, description="validation rows asked first, to warn of a teacher no better than chance"
+    )
+    answers: Path = Field(
+        Path("answers.sqlite"), description="kept answers and the ledger: never asked again, in any run"
+    )
+    strategy: Strategy = Field("entropy", description="which instances of a batch are asked about (§3.2)")
+    ratio: float = Field(0.1, gt=0, le=1, description="share of a batch that is asked about: the r of §3.2")
+    rounding: Rounding = Field("nearest", description="of N·r; `floor` is the released code's choice")
+    score_dropout: bool = Field(False, description="leave dropout on in the pass that scores doubt")
+    label_loss: Literal["selected", "all"] = Field(
+        "selected", description="gold labels count on the asked instances, or on the whole batch"
+    )
+    divergence: Divergence = Field("kl", description="KL(teacher‖student)·τ², eq. 1's direction, or MSE")
+    temperature: float = Field(1.0, gt=0, description="τ of eq. 1")
+    kd_weight: float = Field(0.5, ge=0, le=1, description="λ of eq. 3")
+    budget_queries: int | None = Field(None, ge=1, description="most queries this run may be charged")
+    budget_usd: Decimal | None = Field(None, gt=0, description="most dollars this run may be charged")
+    when_spent: Literal["stop", "labels-only"] = Field("stop", description="what to do without money")
+    price_book: str | None = Field(None, description="a book that comes with us, or the path of your own")
+    price_feature: str = Field("sentiment", description="the tariff in the book")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.budget_usd is not None and self.price_book is None:
+            raise ValueError("budget_usd: dollars need a tariff; set price_book, or use budget_queries")
+        if self.teacher is None and (self.budget_queries or self.budget_usd):
+            raise ValueError("teacher: a budget without a teacher buys nothing; set teacher, or drop it")
+        return self
+
+
+class BenchSettings(DistillSettings):
+    """`student-trainer bench`: a grid of runs against one teacher, beside no KD and full KD."""
+
+    strategies: list[Literal["random", "entropy", "margin", "lc"]] = Field(
+        ["random", "entropy", "margin"], min_length=1, description="rows of the grid"
+    )
+    ratios: list[float] = Field([0.1, 0.3], min_length=1, description="columns of the grid, each in (0, 1]")
+    seeds: list[int] = Field([0, 1, 2], min_length=1, description="repetitions of each cell")
+
+    @model_validator(mode="after")
+    def _grid_is_sound(self) -> Self:
+        wrong = [ratio for ratio in self.ratios if not 0 < ratio <= 1]
+        if wrong:
+            raise ValueError(f"ratios: {wrong} must be in (0, 1]")
+        if self.teacher is None:
+            raise ValueError("teacher: a grid needs a teacher; set grpc://…, http://… or local:FOLDER")
+        return self
+
+
+AnySettings = TypeVar("AnySettings", bound=Settings)
+
+
+def parse(kind: type[AnySettings], arguments: list[str], command: str) -> AnySettings:
+    """The settings from `--config FILE` and the flags, the flags winning.
+
+    Raises:
+        ConfigError: naming every field that cannot be used, its value and the remedy.
+    """
+    file, flags = _take_config(arguments)
+    try:
+        # cli_exit_on_error stays on for --help and malformed flags: argparse's own words are best there.
+        source: CliSettingsSource[Any] = CliSettingsSource(
+            kind, cli_prog_name=f"student-trainer {command}", cli_parse_args=flags
+        )
+        return kind(**_read(file) | dict(source()))
+    except ValidationError as error:
+        raise ConfigError(_explain(error)) from None
+
+
+def _take_config(arguments: list[str]) -> tuple[Path | None, list[str]]:
+    for position, word in enumerate(arguments):
+        if word == "--config" and position + 1 < len(arguments):
+            return Path(arguments[position + 1]), arguments[:position] + arguments[position + 2 :]
+        if word.startswith("--config="):
+            return Path(word.removeprefix("--config=")), arguments[:position] + arguments[position + 1 :]
+    return None, arguments
+
+
+def _read(file: Path | None) -> dict[str, Any]:
+    if file is None:
+        return {}
+    try:
+        values = yaml.safe_load(file.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"config: {file} cannot be read: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"config: {file} must hold `field: value` lines")
+    return values
+
+
+def _explain(error: ValidationError) -> str:
+    return "\n".join(
+        f"{'.'.join(map(str, one['loc'])) or 'settings'}: {one['msg']}"
+        + ("" if one["type"] in ("missing", "value_error") else f" (it is {one['input']!r})")
+        for one in error.errors()
+    )

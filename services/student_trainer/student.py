@@ -1,0 +1,75 @@
+"""The student: a pretrained checkpoint, whole or with some of its layers, under a classification head."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedTokenizerBase as Tokenizer
+
+
+class StudentError(ValueError):
+    """The student's checkpoint or its choice of layers cannot be used."""
+
+
+def load(
+    source: str, labels: tuple[str, ...], layers: int | list[int] | None, seed: int
+) -> tuple[PreTrainedModel, Tokenizer]:
+    """A model that classifies into `labels`, and its tokenizer.
+
+    A head that the checkpoint already has for as many classes is kept; any other is drawn fresh from
+    the seed. The paper starts from the first layers of the pretrained encoder (appendix A).
+
+    Raises:
+        StudentError: no such checkpoint, or a layer that it does not have.
+    """
+    torch.manual_seed(seed)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        model = AutoModelForSequenceClassification.from_pretrained(
+            source,
+            num_labels=len(labels),
+            id2label=dict(enumerate(labels)),
+            label2id={name: index for index, name in enumerate(labels)},
+            dtype=torch.float32,
+            use_safetensors=True,
+            ignore_mismatched_sizes=True,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise StudentError(
+            f"student: {source!r} cannot be loaded; give a folder with config.json, model.safetensors "
+            f"and a tokenizer, or a hub name ({error})"
+        ) from None
+    if layers is not None:
+        keep_layers(model, list(range(layers)) if isinstance(layers, int) else layers)
+    return model, tokenizer
+
+
+def keep_layers(model: PreTrainedModel, layers: list[int]) -> None:
+    """Keeps these layers of the encoder, in this order; 0 is the first. Changes the model in place.
+
+    Raises:
+        StudentError: no layer is named, or one that the encoder does not have.
+    """
+    total = model.config.num_hidden_layers
+    if not layers or not all(0 <= layer < total for layer in layers):
+        raise StudentError(f"student_layers: {layers} must name layers of 0 to {total - 1}")
+    parent, name = _encoder_layers(model, total)
+    stack = getattr(parent, name)
+    setattr(parent, name, nn.ModuleList(stack[layer] for layer in layers))
+    model.config.num_hidden_layers = len(layers)
+
+
+def save(model: PreTrainedModel, tokenizer: Tokenizer, folder: Path) -> None:
+    """A plain Hugging Face folder: config with label names, safetensors, tokenizer."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _encoder_layers(model: PreTrainedModel, total: int) -> tuple[nn.Module, str]:
+    """Where the architecture keeps its stack of layers, whatever it calls it."""
+    for parent in model.base_model.modules():
+        for name, child in parent.named_children():
+            if isinstance(child, nn.ModuleList) and len(child) == total:
+                return parent, name
+    raise StudentError(f"student_layers: {type(model).__name__} has no stack of {total} layers")

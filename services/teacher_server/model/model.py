@@ -1,0 +1,103 @@
+"""One classifier, loaded and ready: tokenise, run, describe."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from teacher_api.messages import Description, Instance, Outputs, Want
+
+from teacher_server.model.encoding import Encoded, Encoder
+from teacher_server.model.identity import fingerprint_of
+from teacher_server.model.loading import Checkpoint, DType, load_checkpoint
+from teacher_server.model.outputs import cut
+from teacher_server.model.runtimes import choose_runtime
+
+
+class Model:
+    """A fine-tuned classifier. `encode` may be called from any thread, `run` from one at a time.
+
+    Attributes:
+        description: who it is and what it can return.
+    """
+
+    description: Description
+
+    def __init__(self, checkpoint: Checkpoint, *, name: str, dtype: DType, max_length: int) -> None:
+        self._encoder = Encoder(checkpoint, max_length)
+        self.description = Description(
+            name=name,
+            fingerprint=fingerprint_of(checkpoint, dtype, max_length),
+            labels=checkpoint.labels,
+            vocabulary_hash=self._encoder.vocabulary_hash(),
+            max_length=max_length,
+            layers=checkpoint.config.num_hidden_layers,
+            hidden_size=checkpoint.config.hidden_size,
+            intermediate_size=checkpoint.intermediate_size,
+            parameters=checkpoint.network.num_parameters(),
+            dtype=dtype,
+        )
+        self._forward = choose_runtime(checkpoint.network)
+
+    @classmethod
+    def load(  # noqa: PLR0913 - independent choices, all but one by keyword
+        cls,
+        source: str,
+        *,
+        device: str = "auto",
+        dtype: DType = "float32",
+        max_length: int = 128,
+        name: str | None = None,
+        threads: int | None = None,
+    ) -> "Model":
+        """Any Hugging Face sequence classifier, from safetensors; code beside the weights is never run.
+
+        Args:
+            source: a local folder or a hub name.
+            device: "auto" (an accelerator if there is one), or a torch device such as "cpu" or "cuda:1".
+            dtype: in which the model computes.
+            max_length: in tokens, special tokens included; longer inputs are truncated.
+            name: what people call it; by default the folder's own name, or the hub name.
+            threads: of this process's CPU computations; by default torch's choice.
+
+        Raises:
+            ModelError: the checkpoint cannot be served, or max_length is more than its positions.
+        """
+        if threads is not None:
+            torch.set_num_threads(threads)
+        checkpoint = load_checkpoint(source, device, dtype)
+        folder = Path(source)
+        shown = name or (folder.resolve().name if folder.is_dir() else source)
+        return cls(checkpoint, name=shown, dtype=dtype, max_length=max_length)
+
+    @property
+    def runtime(self) -> Literal["packed", "padded"]:
+        """How a forward is run; see runtimes.py."""
+        return self._forward.name
+
+    @property
+    def padding_free(self) -> bool:
+        """Whether a batch costs only its real tokens, whatever their lengths."""
+        return self.runtime == "packed"
+
+    def encode(self, instances: Sequence[Instance]) -> list[Encoded]:
+        """Tokenises, truncating at `description.max_length`.
+
+        Raises:
+            InvalidRequestError: token ids that the model does not have, or too many of them.
+        """
+        return self._encoder(instances)
+
+    def run(self, encoded: Sequence[Encoded], wants: Sequence[Want]) -> list[Outputs]:
+        """One forward over all of these; each gets what it wants, in the order given.
+
+        Args:
+            encoded: at least one instance.
+            wants: of each instance; layers between 0 and `description.layers`.
+        """
+        order = sorted(range(len(encoded)), key=lambda row: encoded[row].tokens)
+        with torch.inference_mode():
+            states = self._forward([encoded[row] for row in order], hidden=any(want.layers for want in wants))
+            outputs = cut(states, [wants[row] for row in order])
+        placed = dict(zip(order, outputs, strict=True))
+        return [placed[row] for row in range(len(encoded))]

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from tokenizers import Encoding, Tokenizer
+
 from teacher_api.errors import InvalidRequestError
 from teacher_api.identity import digest
 from teacher_api.messages import Instance
-from tokenizers import Encoding, Tokenizer
-
 from teacher_server.model.loading import Checkpoint, ModelError, type_count
 
 

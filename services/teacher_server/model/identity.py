@@ -4,9 +4,9 @@ import json
 from collections.abc import Iterator
 
 import torch
-from teacher_api.identity import fingerprint
 from torch import Tensor
 
+from teacher_api.identity import fingerprint
 from teacher_server.model.loading import Checkpoint
 
 # Where a model was saved, and by which version, does not change what it answers.

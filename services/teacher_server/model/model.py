@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from teacher_api.messages import Description, Instance, Outputs, Want
 
+from teacher_api.messages import Description, Instance, Outputs, Want
 from teacher_server.model.encoding import Encoded, Encoder
 from teacher_server.model.identity import fingerprint_of
 from teacher_server.model.loading import Checkpoint, DType, load_checkpoint
@@ -40,7 +40,7 @@ class Model:
         self._forward = choose_runtime(checkpoint.network)
 
     @classmethod
-    def load(  # noqa: PLR0913 - independent choices, all but one by keyword
+    def load(
         cls,
         source: str,
         *,

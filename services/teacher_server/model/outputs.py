@@ -6,10 +6,10 @@ from itertools import accumulate
 
 import numpy as np
 import torch
-from teacher_api.messages import Outputs, Want
-from teacher_api.tensors import Array
 from torch import Tensor
 
+from teacher_api.messages import Outputs, Want
+from teacher_api.tensors import Array
 from teacher_server.model.runtimes import States
 
 

@@ -132,7 +132,7 @@ def _first_tokens(
     return output
 
 
-def packed_attention(  # noqa: PLR0913 - transformers' own signature
+def packed_attention(
     module: torch.nn.Module,
     query: Tensor,
     key: Tensor,

@@ -1,0 +1,96 @@
+"""What one run came to: its score and its account. Written as `result.json`, a row of every table."""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+
+@dataclass(frozen=True)
+class Money:
+    """The bill of four ways to distil (facts of the price book, one calendar month), in dollars.
+
+    None where no price book was named. `full` asks about every instance in every epoch, `selected`
+    what this run asked; `cached` pays for each distinct question once.
+    """
+
+    full: float | None = None
+    full_cached: float | None = None
+    selected: float | None = None
+    selected_cached: float | None = None
+
+
+@dataclass(frozen=True)
+class Questions:
+    """The sieves that a question passes, counted over the run.
+
+    Attributes:
+        seen: instances that passed through the loop, epochs counted.
+        asked: selected among them.
+        distinct: different questions among the asked: what is charged with a cache, run alone.
+        kept: answered from the trainer's own disk.
+        joined: identical to another question of the same step.
+        cached: answered by the server's cache, free.
+        charged: paid for in this run.
+        refused: not asked because the budget was spent.
+    """
+
+    seen: int
+    asked: int
+    distinct: int
+    kept: int
+    joined: int
+    cached: int
+    charged: int
+    refused: int
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """One training run.
+
+    Attributes:
+        strategy: `none` (no teacher), `all` (full KD), or the selection strategy.
+        ratio: the r of §3.2; 0 without a teacher.
+        metric: name of the score reported first.
+        scores: accuracy, f1 and matthews on the validation set, 0 to 1 (matthews -1 to 1).
+        steps: done; fewer than planned when the budget stopped the run.
+        stopped: whether it did.
+        flops: per instance seen, in GFLOPs, under the name of each formula (costs/flops.py).
+        scheme: the formula that this run followed.
+        seconds: wall time of the loop in this process, evaluation left out.
+        waited: of these, waiting for the teacher.
+    """
+
+    strategy: str
+    ratio: float
+    seed: int
+    metric: str
+    scores: dict[str, float]
+    steps: int
+    stopped: bool
+    questions: Questions
+    usd: Money
+    flops: dict[str, float]
+    scheme: str
+    seconds: float
+    waited: float
+
+    @property
+    def score(self) -> float:
+        return self.scores[self.metric]
+
+    def save(self, path: Path) -> None:
+        """Writes JSON beside the path, then moves it there."""
+        unfinished = path.with_suffix(".writing")
+        unfinished.write_text(json.dumps(asdict(self), indent=2) + "\n")
+        os.replace(unfinished, path)
+
+    @classmethod
+    def from_dict(cls, row: dict[str, Any]) -> Self:
+        return cls(
+            **{name: value for name, value in row.items() if name not in ("questions", "usd")},
+            questions=Questions(**row["questions"]),
+            usd=Money(**row["usd"]),
+        )

@@ -1,0 +1,127 @@
+"""Teachers: one interface, and a way to each of them by URL."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+from urllib.parse import SplitResult, urlsplit
+
+from teacher_api.errors import FingerprintMismatchError, InternalError
+from teacher_api.messages import Answer, Description, Instance, Usage, Want, answer_from_proto
+from teacher_api.tensors import TensorError
+from teacher_api.v1 import teacher_pb2 as pb
+
+FORMS = "grpc://host:port, grpcs://host:port, http://host:port, https://host:port, or local:DIR"
+
+
+class TeacherUrlError(ValueError):
+    """A teacher's URL is malformed, or names something that cannot be opened."""
+
+
+class Teacher(Protocol):
+    """Answers questions about instances. Every method raises TeacherError when it cannot."""
+
+    async def describe(self) -> Description:
+        """What the teacher is: labels, layers, limits, and the fingerprint to pin."""
+
+    async def predict(self, instances: Sequence[Instance], want: Want, fingerprint: str) -> list[Answer]:
+        """Asks one request of at most `max_instances`.
+
+        Returns one answer for each instance, in their order; an instance that failed alone has its
+        error there. The request is refused unless `fingerprint` is the teacher's, or empty.
+        """
+
+    async def usage(self) -> Usage:
+        """What this caller has asked and been charged."""
+
+    async def close(self) -> None:
+        """Gives connections, threads and memory back."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a teacher is reached.
+
+    Attributes:
+        api_key: sent as a bearer token; by default what STUDENT_TEACHER_API_KEY holds, for a secret
+            does not belong into a file of settings.
+        ca_file: PEM certificates to trust in place of the system's (grpcs, https).
+        timeout_s: seconds that one request may take.
+        device: of a teacher in process: "auto" (an accelerator if there is one), or a torch device.
+        dtype: element type in which a teacher in process computes.
+        max_length: tokens at which a teacher in process truncates.
+        threads: CPU threads of a teacher in process; None leaves torch's own number.
+    """
+
+    api_key: str = field(default_factory=lambda: os.environ.get("STUDENT_TEACHER_API_KEY", ""), repr=False)
+    ca_file: Path | None = None
+    timeout_s: float = 60.0
+    device: str = "auto"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    max_length: int = 128
+    threads: int | None = None
+
+
+def connect(url: str, options: Options | None = None) -> Teacher:
+    """The teacher at a URL; nothing is sent yet, but `local:` loads its model here.
+
+    Each transport is imported only when asked for, so that one may live without another's library.
+
+    Raises:
+        TeacherUrlError: the URL has none of the accepted forms, the local model cannot be loaded, or
+            there is no such file of certificates.
+    """
+    options = options or Options()
+    if options.ca_file and not options.ca_file.is_file():
+        raise TeacherUrlError(f"there is no file of certificates {str(options.ca_file)!r}")
+    scheme, _, rest = url.partition(":")
+    if scheme == "local" and rest:
+        from student_trainer.teachers.in_process import InProcessTeacher  # noqa: PLC0415
+
+        return InProcessTeacher(rest, options)
+    if scheme in ("grpc", "grpcs"):
+        from student_trainer.teachers.over_grpc import GrpcTeacher  # noqa: PLC0415
+
+        return GrpcTeacher(_address(url), options, secure=scheme == "grpcs")
+    if scheme in ("http", "https"):
+        from student_trainer.teachers.over_http import HttpTeacher  # noqa: PLC0415
+
+        return HttpTeacher(f"{scheme}://{_address(url)}", options)
+    raise TeacherUrlError(f"teacher {url!r} has no known form; use {FORMS}")
+
+
+def answers_from_response(response: pb.PredictResponse, asked: int, pinned: str) -> list[Answer]:
+    """The answers that came over a wire.
+
+    Raises:
+        FingerprintMismatchError: another teacher than the pinned one answered.
+        InternalError: not one intact answer for each of the instances that were asked.
+    """
+    if pinned and response.fingerprint != pinned:
+        raise FingerprintMismatchError(
+            "another teacher answered than the one pinned", field="fingerprint", value=response.fingerprint
+        )
+    if len(response.answers) != asked:
+        raise InternalError(
+            "the teacher sent another number of answers", value=len(response.answers), limit=asked
+        )
+    try:
+        return [answer_from_proto(answer) for answer in response.answers]
+    except TensorError as error:
+        raise InternalError(f"the teacher sent a corrupt answer: {error}") from error
+
+
+def _address(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        complete = bool(parts.hostname and parts.port) and _only_address(parts)
+    except ValueError:  # a port that is no number or too large, a torn IPv6 address
+        complete = False
+    if not complete:
+        raise TeacherUrlError(f"teacher {url!r} is not a host and a port; use {FORMS}")
+    return parts.netloc
+
+
+def _only_address(parts: SplitResult) -> bool:
+    return "@" not in parts.netloc and parts.path in ("", "/") and not (parts.query or parts.fragment)

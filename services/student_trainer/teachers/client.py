@@ -1,0 +1,206 @@
+"""Any number of questions to one teacher: split, sent side by side, asked again when it is busy or away."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Self
+
+from student_trainer.teachers import Options, Teacher, connect
+from teacher_api.errors import TABLE, InternalError, InvalidRequestError, TeacherError
+from teacher_api.messages import Answer, Description, Instance, Outputs, Usage, Want
+
+logger = logging.getLogger(__name__)
+
+FIRST_PAUSE_S = 0.1
+LONGEST_PAUSE_S = 10.0
+MAX_BYTES = 6 * 2**20  # of one request or its answer: below the 8 MiB that a message may have
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a teacher that is busy or away is waited for.
+
+    Attributes:
+        seconds: from a request's first refusal to its last try: enough for a server to be restarted.
+        in_flight: requests under way at once.
+        random: where the pauses' jitter comes from; never the run's own generator.
+    """
+
+    seconds: float = 300.0
+    in_flight: int = 4
+    random: random.Random = field(default_factory=random.Random)
+
+
+class Client:
+    """One teacher, pinned by its fingerprint from the first description on."""
+
+    def __init__(self, teacher: Teacher, description: Description, patience: Patience) -> None:
+        self.description = description
+        self._teacher = teacher
+        self._patience = patience
+        self._slots = asyncio.Semaphore(patience.in_flight)
+
+    @classmethod
+    async def connect(
+        cls, url: str, options: Options | None = None, patience: Patience | None = None
+    ) -> Self:
+        """Opens the teacher at `url` and asks what it is.
+
+        Raises:
+            TeacherUrlError: the URL has none of the accepted forms.
+            TeacherError: the teacher could not be reached within the patience, or refused.
+        """
+        return await cls.over(connect(url, options), patience)
+
+    @classmethod
+    async def over(cls, teacher: Teacher, patience: Patience | None = None) -> Self:
+        """The same around a transport that is open already; closes it if it does not describe itself."""
+        patience = patience or Patience()
+        tries = _Tries(patience)
+        while True:
+            try:
+                return cls(teacher, await teacher.describe(), patience)
+            except TeacherError as error:
+                if not _may_pass(error) or not await tries.pause([error]):
+                    await teacher.close()
+                    raise
+
+    async def ask(self, instances: Sequence[Instance], want: Want) -> list[Answer]:
+        """One answer for each instance, in their order; what failed in the end has its error there.
+
+        Raises:
+            InvalidRequestError: an instance is too long or cannot travel. Names its row; nothing was sent.
+        """
+        for row, instance in enumerate(instances):
+            self._check(row, instance)
+        parts = await asyncio.gather(*(self._ask(part, want) for part in self._split(instances, want)))
+        return [answer for part in parts for answer in part]
+
+    async def usage(self) -> Usage:
+        """What this caller has asked and been charged, by the teacher's own count."""
+        return await self._teacher.usage()
+
+    async def close(self) -> None:
+        await self._teacher.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def _check(self, row: int, instance: Instance) -> None:
+        where, limit = f"instances[{row}].text", self.description.max_characters
+        if instance.characters > limit:
+            raise InvalidRequestError(
+                "the text is too long", field=where, value=instance.characters, limit=limit
+            )
+        try:
+            _bytes(instance)
+        except UnicodeEncodeError as error:
+            raise InvalidRequestError("the text has half a surrogate pair", field=where) from error
+
+    def _split(self, instances: Sequence[Instance], want: Want) -> list[list[Instance]]:
+        """Parts that pass neither the teacher's instances nor a message's bytes, in either direction."""
+        most = min(self.description.max_instances, MAX_BYTES // self._answer_bytes(want) or 1)
+        parts: list[list[Instance]] = []
+        room = 0
+        for instance in instances:
+            size = _bytes(instance)
+            if not parts or len(parts[-1]) >= most or size > room:
+                parts.append([])
+                room = MAX_BYTES
+            parts[-1].append(instance)
+            room -= size
+        return parts
+
+    def _answer_bytes(self, want: Want) -> int:
+        """The most that one answer can hold."""
+        teacher = self.description
+        vectors = len(want.layers) * (teacher.max_length if want.pooling == "none" else 1)
+        itemsize = 2 if want.hidden_dtype == "float16" else 4
+        return 4 * len(teacher.labels) + vectors * teacher.hidden_size * itemsize + teacher.max_length
+
+    async def _ask(self, part: list[Instance], want: Want) -> list[Answer]:
+        """One part, its failed instances asked again for as long as that may help and patience lasts."""
+        async with self._slots:
+            answers = await self._try(part, want)
+            tries = _Tries(self._patience)
+            while errors := _passing(answers):
+                if not await tries.pause(list(errors.values())):
+                    break
+                again = await self._try([part[row] for row in errors], want)
+                for row, answer in zip(errors, again, strict=True):
+                    answers[row] = answer
+            return answers
+
+    async def _try(self, part: list[Instance], want: Want) -> list[Answer]:
+        try:
+            answers = await self._teacher.predict(part, want, self.description.fingerprint)
+        except TeacherError as error:
+            return [Answer(error=error)] * len(part)
+        return [self._fitting(answer, want) for answer in answers]
+
+    def _fitting(self, answer: Answer, want: Want) -> Answer:
+        """The answer, or an error in the place of outputs that are not what was asked for."""
+        if answer.error is not None:
+            return answer
+        fault = _fault(answer.outputs or Outputs(), want, self.description)
+        if not fault:
+            return answer
+        return Answer(error=InternalError(f"the teacher's answer does not fit the question: {fault}"))
+
+
+class _Tries:
+    """The pauses between the tries of one request: longer each time, at random, until patience ends."""
+
+    def __init__(self, patience: Patience) -> None:
+        self._now = asyncio.get_running_loop().time
+        self._end = self._now() + patience.seconds
+        self._longest = FIRST_PAUSE_S
+        self._random = patience.random
+
+    async def pause(self, errors: Sequence[TeacherError]) -> bool:
+        """Waits as long as the teacher said and somewhat more; False, at once, if patience ends first."""
+        hint = max(error.retry_after_ms for error in errors) / 1000
+        seconds = hint + self._random.uniform(self._longest / 2, self._longest)
+        self._longest = min(2 * self._longest, LONGEST_PAUSE_S)
+        if self._now() + seconds > self._end:
+            return False
+        logger.warning("asking the teacher again in %.1f s: %s", seconds, errors[0])
+        await asyncio.sleep(seconds)
+        return True
+
+
+def _may_pass(error: TeacherError) -> bool:
+    return TABLE[type(error)].retry
+
+
+def _passing(answers: Sequence[Answer]) -> dict[int, TeacherError]:
+    """Row -> error, of those that may succeed when asked again."""
+    errors = {row: answer.error for row, answer in enumerate(answers) if answer.error is not None}
+    return {row: error for row, error in errors.items() if _may_pass(error)}
+
+
+def _fault(outputs: Outputs, want: Want, teacher: Description) -> str:
+    """What is missing, too much, or of the wrong shape or dtype; empty if nothing is."""
+    shape = None if outputs.logits is None else outputs.logits.shape
+    if shape != ((len(teacher.labels),) if want.logits else None):
+        return f"logits of shape {shape}"
+    if tuple(outputs.hidden) != want.layers:
+        return f"layers {tuple(outputs.hidden)}"
+    tokens = () if outputs.mask is None else outputs.mask.shape
+    if want.layers and (outputs.mask is not None) != (want.pooling == "none"):
+        return "a mask where none is due, or none where one is"
+    for layer, values in outputs.hidden.items():
+        if values.shape != (*tokens, teacher.hidden_size) or values.dtype != want.hidden_dtype:
+            return f"layer {layer} of shape {values.shape} and dtype {values.dtype}"
+    return ""
+
+
+def _bytes(instance: Instance) -> int:
+    """UTF-8 bytes, or those of the token ids, of what is sent."""
+    ids = len(instance.token_ids or ()) + len(instance.type_ids)
+    return 8 * ids + len(instance.text.encode()) + len((instance.text_pair or "").encode())

@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 
 from student_trainer.teachers import Options, TeacherUrlError
-from teacher_api.admission import check_request
 from teacher_api.errors import InternalError, TeacherError
 from teacher_api.messages import Answer, Description, Instance, Outputs, Usage, Want
+from teacher_server.admission import Question, check
 from teacher_server.model import Encoded, Model, ModelError
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class InProcessTeacher:
         return self._model.description
 
     async def predict(self, instances: Sequence[Instance], want: Want, fingerprint: str) -> list[Answer]:
-        check_request(instances, want, self._model.description, fingerprint)
+        check(Question(tuple(instances), want, fingerprint), self._model.description)
         try:
             loop = asyncio.get_running_loop()
             outputs = await loop.run_in_executor(self._thread, self._run, instances, want)

@@ -25,12 +25,12 @@ class Patience:
     Attributes:
         seconds: from a request's first refusal to its last try: enough for a server to be restarted.
         in_flight: requests under way at once.
-        random: where the pauses' jitter comes from; never the run's own generator.
+        jitter: what makes pauses differ between trainers; never the run's own generator.
     """
 
     seconds: float = 300.0
     in_flight: int = 4
-    random: random.Random = field(default_factory=random.Random)
+    jitter: random.Random = field(default_factory=random.Random)
 
 
 class Client:
@@ -160,12 +160,12 @@ class _Tries:
         self._now = asyncio.get_running_loop().time
         self._end = self._now() + patience.seconds
         self._longest = FIRST_PAUSE_S
-        self._random = patience.random
+        self._jitter = patience.jitter
 
     async def pause(self, errors: Sequence[TeacherError]) -> bool:
         """Waits as long as the teacher said and somewhat more; False, at once, if patience ends first."""
         hint = max(error.retry_after_ms for error in errors) / 1000
-        seconds = hint + self._random.uniform(self._longest / 2, self._longest)
+        seconds = hint + self._jitter.uniform(self._longest / 2, self._longest)
         self._longest = min(2 * self._longest, LONGEST_PAUSE_S)
         if self._now() + seconds > self._end:
             return False
@@ -186,9 +186,9 @@ def _passing(answers: Sequence[Answer]) -> dict[int, TeacherError]:
 
 def _fault(outputs: Outputs, want: Want, teacher: Description) -> str:
     """What is missing, too much, or of the wrong shape or dtype; empty if nothing is."""
-    shape = None if outputs.logits is None else outputs.logits.shape
-    if shape != ((len(teacher.labels),) if want.logits else None):
-        return f"logits of shape {shape}"
+    logits = None if outputs.logits is None else (outputs.logits.shape, str(outputs.logits.dtype))
+    if logits != (((len(teacher.labels),), "float32") if want.logits else None):
+        return f"logits {logits}"
     if tuple(outputs.hidden) != want.layers:
         return f"layers {tuple(outputs.hidden)}"
     tokens = () if outputs.mask is None else outputs.mask.shape

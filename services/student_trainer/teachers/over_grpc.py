@@ -8,7 +8,13 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from student_trainer.teachers import Options, answers_from_response
-from teacher_api.errors import TeacherError, TooLargeError, error_from_grpc, error_from_proto
+from teacher_api.errors import (
+    InvalidRequestError,
+    TeacherError,
+    TooLargeError,
+    error_from_grpc,
+    error_from_proto,
+)
 from teacher_api.messages import (
     Answer,
     Description,
@@ -50,7 +56,7 @@ _CHANNEL = [
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     # Pings notice a server that hangs; more often than it allows, they would end in GOAWAY. Keepalive
     # alone takes a minute: the ping's own time-out must be short as well.
-    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
     ("grpc.http2.ping_timeout_ms", 5_000),
     # A restarted server is found again within seconds, not after gRPC's two minutes.
@@ -75,7 +81,10 @@ class GrpcTeacher:
         return description_from_proto(await _result(call))
 
     async def predict(self, instances: Sequence[Instance], want: Want, fingerprint: str) -> list[Answer]:
-        request = request_to_proto(instances, want, fingerprint)
+        try:
+            request = request_to_proto(instances, want, fingerprint)
+        except ValueError as error:  # half a surrogate pair, a layer below 0: protobuf has no room for them
+            raise InvalidRequestError(f"the question cannot travel: {error}", field="instances") from error
         call = self._stub.Predict(request, timeout=self._timeout, metadata=self._metadata)
         return answers_from_response(await _result(call), len(instances), fingerprint)
 

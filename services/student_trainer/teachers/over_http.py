@@ -12,6 +12,7 @@ from student_trainer.teachers import Options, answers_from_response
 from teacher_api.errors import (
     DeadlineExceededError,
     InternalError,
+    InvalidRequestError,
     NotReadyError,
     TeacherError,
     error_from_http,
@@ -62,6 +63,8 @@ class HttpTeacher:
             raise NotReadyError(f"no teacher at {self._http.base_url}: {error}") from error
         except (httpx.TimeoutException, TimeoutError) as error:
             raise DeadlineExceededError("the teacher took too long", limit=f"{self._timeout} s") from error
+        except UnicodeEncodeError as error:
+            raise InvalidRequestError(f"the question cannot travel: {error}", field="instances") from error
         except httpx.TransportError as error:
             raise NotReadyError(f"the connection to the teacher broke: {error}") from error
         if not response.is_success:

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
 from student_trainer.teachers.client import Client, Patience
 from teacher_api.errors import (
     DeadlineExceededError,
@@ -230,9 +231,12 @@ async def test_an_answer_to_another_question_is_an_error(want, outputs):
 async def test_cancelling_a_question_cancels_its_requests():
     class Hanging(Scripted):
         cancelled = 0
+        both = asyncio.Event()
 
         async def predict(self, instances, want, fingerprint):
             self.requests.append([])
+            if len(self.requests) == 2:
+                self.both.set()
             try:
                 return await asyncio.Future()
             except asyncio.CancelledError:
@@ -242,8 +246,7 @@ async def test_cancelling_a_question_cancels_its_requests():
     teacher = Hanging()
     client = await client_of(teacher)
     asked = asyncio.create_task(client.ask(texts(8), WANT))
-    while len(teacher.requests) < 2:
-        await asyncio.sleep(0)
+    await teacher.both.wait()
     asked.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asked

@@ -1,0 +1,171 @@
+"""The account of every question: append-only, one row a question, money exact to the last digit."""
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Literal
+
+from student_trainer.costs.database import create
+from student_trainer.costs.prices import Tariff
+
+Outcome = Literal["charged", "cached", "kept", "joined", "refused", "failed"]
+
+_SCHEMA = (
+    """CREATE TABLE IF NOT EXISTS ledger (
+        run TEXT NOT NULL, step INTEGER NOT NULL, row INTEGER NOT NULL, teacher TEXT NOT NULL,
+        key BLOB NOT NULL, outcome TEXT NOT NULL, characters INTEGER NOT NULL, units INTEGER NOT NULL,
+        queries INTEGER NOT NULL, usd TEXT NOT NULL, account TEXT NOT NULL, tariff TEXT NOT NULL,
+        at TEXT NOT NULL)""",
+    "CREATE INDEX IF NOT EXISTS ledger_place ON ledger (run, step, teacher, row)",
+    """CREATE TRIGGER IF NOT EXISTS ledger_no_update BEFORE UPDATE ON ledger
+        BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END""",
+    """CREATE TRIGGER IF NOT EXISTS ledger_no_delete BEFORE DELETE ON ledger
+        BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END""",
+    # Running sums of the ledger's paid rows, so that a budget is read without adding a million rows.
+    """CREATE TABLE IF NOT EXISTS charged (
+        account TEXT NOT NULL, tariff TEXT NOT NULL, month TEXT NOT NULL,
+        queries INTEGER NOT NULL, units INTEGER NOT NULL, usd TEXT NOT NULL,
+        PRIMARY KEY (account, tariff, month)) WITHOUT ROWID""",
+)
+
+# A resumed run redoes steps: what cost nothing and stands here already is not written again. What was
+# paid is always written, for no reason may hide a charge.
+_INSERT = """INSERT INTO ledger SELECT :run, :step, :row, :teacher, :key, :outcome, :characters, :units,
+    :queries, :usd, :account, :tariff, :at
+    WHERE :queries > 0 OR NOT EXISTS (
+        SELECT 1 FROM ledger WHERE run = :run AND step = :step AND teacher = :teacher AND row = :row
+        AND (outcome = :outcome OR outcome NOT IN ('refused', 'failed')))"""
+
+# A refusal or a failure that cost nothing and was made good later is history, not a question of its own.
+_TOTALS = """SELECT teacher, outcome, COUNT(*), COUNT(DISTINCT key), SUM(characters), SUM(units), SUM(queries)
+    FROM ledger AS this WHERE run = ? AND NOT (
+        outcome IN ('refused', 'failed') AND queries = 0 AND EXISTS (
+            SELECT 1 FROM ledger AS good WHERE good.run = this.run AND good.step = this.step
+            AND good.teacher = this.teacher AND good.row = this.row
+            AND good.outcome NOT IN ('refused', 'failed')))
+    GROUP BY teacher, outcome ORDER BY teacher, outcome"""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One row of the data set put to a teacher: its number, content key and size in Unicode characters."""
+
+    row: int
+    key: bytes
+    characters: int
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What became of a question, and the queries that the teacher charged for it."""
+
+    question: Question
+    outcome: Outcome
+    queries: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Charged:
+    """Queries, units and dollars that were paid."""
+
+    queries: int = 0
+    units: int = 0
+    usd: Decimal = Decimal(0)
+
+    def __add__(self, other: "Charged") -> "Charged":
+        return Charged(self.queries + other.queries, self.units + other.units, self.usd + other.usd)
+
+
+@dataclass(frozen=True)
+class Total:
+    """One run's questions to one teacher that ended alike. `units` is their size, paid for or saved."""
+
+    teacher: str
+    outcome: Outcome
+    count: int
+    distinct: int
+    characters: int
+    units: int
+    queries: int
+    usd: Decimal
+
+
+class Ledger:
+    """Writes one run's questions to one teacher, on one account, at one tariff."""
+
+    def __init__(
+        self, database: sqlite3.Connection, *, run: str, teacher: str, account: str, tariff: Tariff
+    ) -> None:
+        self.database, self.run, self.teacher = database, run, teacher
+        self.account, self.tariff = account, tariff
+        create(database, *_SCHEMA)
+
+    def write(self, step: int, entries: Iterable[Entry], at: datetime) -> None:
+        """Appends the entries; the caller holds the transaction.
+
+        Each paid question is priced as the next one of its calendar month (UTC) on this account and tariff.
+        """
+        month = month_of(at)
+        start = paid = self.charged(self.tariff.name, month)
+        for entry in entries:
+            size = self.tariff.units(entry.question.characters)
+            units = size * entry.queries
+            price = Charged(entry.queries, units, self.tariff.usd(units, before=paid.units))
+            self.database.execute(_INSERT, self._columns(step, entry, size, price.usd, at))
+            paid += price
+        if paid != start:
+            self.database.execute(
+                "INSERT OR REPLACE INTO charged VALUES (?, ?, ?, ?, ?, ?)",
+                (self.account, self.tariff.name, month, paid.queries, paid.units, _text(paid.usd)),
+            )
+
+    def charged(self, tariff: str | None = None, month: str | None = None) -> Charged:
+        """All that was paid on this account, by any run; of one tariff and month ("2026-11") if given."""
+        rows = self.database.execute(
+            "SELECT queries, units, usd FROM charged WHERE account = :account"
+            " AND tariff = IFNULL(:tariff, tariff) AND month = IFNULL(:month, month)",
+            {"account": self.account, "tariff": tariff, "month": month},
+        )
+        return sum((Charged(queries, units, Decimal(usd)) for queries, units, usd in rows), Charged())
+
+    def _columns(self, step: int, entry: Entry, size: int, usd: Decimal, at: datetime) -> dict[str, object]:
+        question = entry.question
+        return {
+            "run": self.run,
+            "step": step,
+            "row": question.row,
+            "teacher": self.teacher,
+            "key": question.key,
+            "outcome": entry.outcome,
+            "characters": question.characters,
+            "units": size,
+            "queries": entry.queries,
+            "usd": _text(usd),
+            "account": self.account,
+            "tariff": self.tariff.name,
+            "at": at.astimezone(UTC).isoformat(timespec="milliseconds"),
+        }
+
+
+def totals(database: sqlite3.Connection, run: str) -> list[Total]:
+    """One run's questions by teacher and outcome."""
+    create(database, *_SCHEMA)
+    usd: dict[tuple[str, str], Decimal] = {}
+    paid = database.execute("SELECT teacher, outcome, usd FROM ledger WHERE run = ? AND queries > 0", (run,))
+    for teacher, outcome, price in paid:
+        usd[teacher, outcome] = usd.get((teacher, outcome), Decimal(0)) + Decimal(price)
+    rows: Sequence[tuple[str, Outcome, int, int, int, int, int]] = database.execute(
+        _TOTALS, (run,)
+    ).fetchall()
+    return [Total(*row, usd=usd.get(row[:2], Decimal(0))) for row in rows]
+
+
+def month_of(at: datetime) -> str:
+    """The calendar month in UTC, as in "2026-11"."""
+    return f"{at.astimezone(UTC):%Y-%m}"
+
+
+def _text(usd: Decimal) -> str:
+    return f"{usd.normalize():f}"

@@ -1,0 +1,90 @@
+"""The synchronous face of an Asker: it lives on an event loop in a thread of its own."""
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager
+from threading import Thread
+
+from student_trainer.teachers.asker import Asker
+from teacher_api.messages import Answer, Instance
+
+GRACE_S = 10.0  # at the end: how long questions under way may take to bring their answers home
+
+
+class Asking:
+    """Questions handed over without waiting.
+
+        @asynccontextmanager
+        async def opened():
+            async with await Client.connect(url) as client:
+                with closing(open_database(path)) as database:
+                    ledger = Ledger(database, run=..., teacher=client.description.fingerprint, ...)
+                    yield Asker(client, Want(), store=Store(database), ledger=ledger, budget=Budget(ledger))
+
+        with Asking(opened()) as teacher:
+            answers = teacher.submit(step, rows, instances).result()
+
+    Raises what `opened` raises on its way in.
+    """
+
+    def __init__(self, opened: AbstractAsyncContextManager[Asker], grace_s: float = GRACE_S) -> None:
+        self._opened, self._grace_s = opened, grace_s
+        self._ready: Future[Asker] = Future()
+        self._asks: set[asyncio.Task[list[Answer | None]]] = set()
+        self._thread = Thread(target=lambda: asyncio.run(self._live()), name="asking", daemon=True)
+        self._thread.start()
+        self._asker = self._ready.result()
+
+    @property
+    def spent(self) -> bool:
+        """Whether the budget has refused a question."""
+        return self._asker.spent
+
+    def submit(
+        self, step: int, rows: Sequence[int], instances: Sequence[Instance]
+    ) -> Future[list[Answer | None]]:
+        """The answers to come, as `Asker.ask` gives or raises them."""
+        return asyncio.run_coroutine_threadsafe(self._ask(step, rows, instances), self._loop)
+
+    def close(self) -> None:
+        """Waits a while for what is under way, for it may be paid already; then ends the thread."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._closing.set)
+            self._thread.join()
+
+    def __enter__(self) -> "Asking":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def _live(self) -> None:
+        self._loop, self._closing = asyncio.get_running_loop(), asyncio.Event()
+        try:
+            async with self._opened as asker:
+                self._ready.set_result(asker)
+                await self._closing.wait()
+                await self._end()
+        except BaseException as error:
+            if self._ready.done():
+                raise
+            self._ready.set_exception(error)
+
+    async def _ask(
+        self, step: int, rows: Sequence[int], instances: Sequence[Instance]
+    ) -> list[Answer | None]:
+        task = asyncio.current_task()
+        assert task is not None
+        self._asks.add(task)
+        try:
+            return await self._asker.ask(step, rows, instances)
+        finally:
+            self._asks.discard(task)
+
+    async def _end(self) -> None:
+        if self._asks:
+            _, late = await asyncio.wait(self._asks, timeout=self._grace_s)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)

@@ -1,0 +1,109 @@
+"""What may be asked: every fault of a question named by its field, value and limit."""
+
+from dataclasses import dataclass
+
+from teacher_api.errors import FingerprintMismatchError, InvalidRequestError
+from teacher_api.messages import Description, Instance, Want
+
+LOGITS_ONLY = Want()
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What one request asks.
+
+    Attributes:
+        fingerprint: of the teacher that must answer; empty accepts any.
+        vocabulary_hash: of the vocabulary of token ids.
+        deadline: time.monotonic() after which the caller no longer waits.
+    """
+
+    instances: tuple[Instance, ...]
+    want: Want = LOGITS_ONLY
+    fingerprint: str = ""
+    vocabulary_hash: str = ""
+    deadline: float = float("inf")
+
+
+def check(question: Question, teacher: Description) -> None:
+    """Refuses what this teacher cannot answer.
+
+    Raises:
+        FingerprintMismatchError: another teacher is meant.
+        InvalidRequestError: names the first fault.
+    """
+    if question.fingerprint not in ("", teacher.fingerprint):
+        raise FingerprintMismatchError(
+            "this is another teacher; ask Describe which one",
+            field="fingerprint",
+            value=question.fingerprint,
+            limit=teacher.fingerprint,
+        )
+    _check_count(len(question.instances), teacher.max_instances)
+    _check_want(question.want, teacher)
+    for number, instance in enumerate(question.instances):
+        if instance.token_ids is None:
+            _check_texts(instance, teacher, f"instances[{number}]")
+        else:
+            _check_tokens(instance, question.vocabulary_hash, teacher, f"instances[{number}]")
+
+
+def _check_count(count: int, most: int) -> None:
+    if not count:
+        raise InvalidRequestError("ask at least one instance", field="instances", value=0, limit=1)
+    if count > most:
+        raise InvalidRequestError("too many instances", field="instances", value=count, limit=most)
+
+
+def _check_want(want: Want, teacher: Description) -> None:
+    if not want.logits and not want.layers:
+        raise InvalidRequestError("want logits, layers or both", field="want")
+    for position, layer in enumerate(want.layers):
+        where = f"want.layers[{position}]"
+        if not 0 <= layer <= teacher.layers:
+            raise InvalidRequestError(
+                "no such layer", field=where, value=layer, limit=f"0 to {teacher.layers}"
+            )
+        if layer in want.layers[:position]:
+            raise InvalidRequestError("the layer is named twice", field=where, value=layer)
+
+
+def _check_texts(instance: Instance, teacher: Description, where: str) -> None:
+    if instance.characters > teacher.max_characters:
+        raise InvalidRequestError(
+            "too many characters", field=where, value=instance.characters, limit=teacher.max_characters
+        )
+    for name, text in (("text", instance.text), ("text_pair", instance.text_pair or "")):
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise InvalidRequestError(
+                "a lone surrogate is not Unicode text",
+                field=f"{where}.{name}",
+                value=f"\\u{ord(text[error.start]):04x} at {error.start}",
+            ) from None
+
+
+def _check_tokens(instance: Instance, vocabulary_hash: str, teacher: Description, where: str) -> None:
+    if vocabulary_hash != teacher.vocabulary_hash:
+        raise InvalidRequestError(
+            "token ids need the teacher's own vocabulary hash; else send text",
+            field="vocabulary_hash",
+            value=vocabulary_hash,
+            limit=teacher.vocabulary_hash,
+        )
+    count, types = len(instance.token_ids or ()), len(instance.type_ids)
+    if not 1 <= count <= teacher.max_length:
+        raise InvalidRequestError(
+            "wrong number of token ids",
+            field=f"{where}.tokens.ids",
+            value=count,
+            limit=f"1 to {teacher.max_length}",
+        )
+    if types not in (0, count):
+        raise InvalidRequestError(
+            "as many type ids as token ids, or none",
+            field=f"{where}.tokens.type_ids",
+            value=types,
+            limit=count,
+        )

@@ -1,0 +1,261 @@
+"""Between many callers and one model: a bounded queue, and batches of a token budget.
+
+Two threads keep the event loop free: one tokenises what arrives, the other takes the next batch as
+soon as the model is idle. So the next batch is tokenised, and is chosen as late as possible, while the
+model runs; a batch takes half of the work that is there, so that answers and new questions cross the
+loop while the other half runs.
+"""
+
+import asyncio
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from teacher_api.errors import (
+    DeadlineExceededError,
+    InternalError,
+    NotReadyError,
+    OverloadedError,
+    TeacherError,
+    as_teacher_error,
+)
+from teacher_api.messages import Instance, Outputs, Want
+from teacher_server.metrics import Metrics
+from teacher_server.model import Encoded, Model
+
+Outcome = Outputs | TeacherError
+
+SMOOTHING = 0.2  # weight of the newest batch in the measured speed
+UNMEASURED_SPEED = 50.0  # texts/s, assumed for the first hint of when to come back
+LEAST_RETRY_MS = 50
+JOIN_SECONDS = 2.0
+LEAST_BATCH = 8  # texts: smaller halves would cost more than the overlap gains
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False, slots=True)
+class Job:
+    """One question on its way through the model.
+
+    Attributes:
+        future: its outcome, never an exception; cancelled when nobody waits any more.
+        deadline: time.monotonic() after which nobody waits.
+        waiters: how many wait.
+    """
+
+    key: bytes
+    instance: Instance
+    want: Want
+    future: asyncio.Future[Outcome]
+    deadline: float
+    waiters: int = 0
+    encoded: Encoded = field(init=False)
+
+    def expired(self, now: float) -> bool:
+        return self.future.cancelled() or now >= self.deadline
+
+
+class Batcher:
+    """Answers jobs through one model, in the order of their arrival where padding allows."""
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        queue_texts: int,
+        batch_tokens: int,
+        metrics: Metrics,
+        on_outcomes: Callable[[Sequence[tuple[Job, Outcome]]], None],
+    ) -> None:
+        """Starts its threads; to be called on the running event loop.
+
+        Args:
+            queue_texts: most texts that wait for the model.
+            batch_tokens: most tokens of one model run, padding included.
+            on_outcomes: told on the loop of each batch's outcomes, before those who wait for them.
+        """
+        self._model, self._metrics, self._on_outcomes = model, metrics, on_outcomes
+        self._queue_texts, self._batch_tokens = queue_texts, batch_tokens
+        self._loop = asyncio.get_running_loop()
+        self.died: asyncio.Future[None] = self._loop.create_future()
+        self._arrivals: queue.SimpleQueue[Sequence[Job] | None] = queue.SimpleQueue()
+        self._ready = threading.Condition()  # guards what follows
+        self._waiting: list[Job] = []  # tokenised, oldest first
+        self._queued = 0  # submitted and not yet taken, tokenised or not
+        self._last_size = 0  # texts of the batch that ran last: its callers may be about to ask again
+        self._closing = False
+        self._speed = UNMEASURED_SPEED
+        metrics.queue_texts.set_function(lambda: self._queued)
+        work = {"tokenise": self._tokenise, "model": self._serve}
+        self._threads = [
+            threading.Thread(target=self._watched, args=(run,), name=name, daemon=True)
+            for name, run in work.items()
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    # ---- on the event loop ----
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        """Takes all jobs or none.
+
+        Raises:
+            OverloadedError: the queue is full; names the time after which it may not be.
+            NotReadyError: the model has stopped.
+        """
+        if self.died.done():
+            raise NotReadyError("the model has stopped")
+        with self._ready:
+            if self._queued + len(jobs) > self._queue_texts:
+                raise OverloadedError(
+                    "the queue is full",
+                    value=self._queued,
+                    limit=self._queue_texts,
+                    retry_after_ms=self._wait_ms(),
+                )
+            self._queued += len(jobs)
+        self._arrivals.put(jobs)
+
+    def _wait_ms(self) -> int:
+        """How long what is queued will take at the measured speed."""
+        return max(LEAST_RETRY_MS, round(1000 * self._queued / self._speed))
+
+    async def close(self) -> None:
+        """Stops both threads after what they are at; one that hangs is left behind."""
+        with self._ready:
+            self._closing = True
+            self._ready.notify_all()
+        self._arrivals.put(None)
+        for thread in self._threads:
+            await asyncio.to_thread(thread.join, JOIN_SECONDS)
+
+    def _deliver(self, jobs: Sequence[Job], outcomes: Sequence[Outcome]) -> None:
+        self._on_outcomes(list(zip(jobs, outcomes, strict=True)))
+        for job, outcome in zip(jobs, outcomes, strict=True):
+            if not job.future.done():
+                job.future.set_result(outcome)
+
+    def _on_death(self) -> None:
+        if not self.died.done():
+            self.died.set_result(None)
+
+    # ---- on the threads ----
+
+    def _watched(self, run: Callable[[], None]) -> None:
+        """A thread that ends before close() is a death, whatever ended it."""
+        try:
+            run()
+        except BaseException:
+            log.exception("thread %s died", threading.current_thread().name)
+        if not self._closing:
+            self._loop.call_soon_threadsafe(self._on_death)
+
+    def _tokenise(self) -> None:
+        while (jobs := self._arrivals.get()) is not None:
+            failed = self._encode(jobs)
+            with self._ready:
+                self._waiting.extend(job for job in jobs if job not in failed)
+                self._queued -= len(failed)
+                self._ready.notify()
+            self._hand_back(list(failed), list(failed.values()))
+
+    def _encode(self, jobs: Sequence[Job]) -> dict[Job, Outcome]:
+        """Tokenises together, or one by one if that fails; returns the ones that failed."""
+        try:
+            for job, encoded in zip(jobs, self._model.encode([job.instance for job in jobs]), strict=True):
+                job.encoded = encoded
+        except Exception as error:
+            if len(jobs) == 1:
+                log.warning("tokenising failed: %s", type(error).__name__)
+                return {jobs[0]: as_teacher_error(error)}
+            return {job: failure for one in jobs for job, failure in self._encode([one]).items()}
+        return {}
+
+    def _serve(self) -> None:
+        while (taken := self._take()) is not None:
+            batch, expired = taken
+            self._metrics.expired.inc(len(expired))
+            self._hand_back(
+                expired, [DeadlineExceededError("the deadline passed in the queue")] * len(expired)
+            )
+            if batch:
+                self._run_batch(batch)
+
+    def _take(self) -> tuple[list[Job], list[Job]] | None:
+        """Waits for work: the next batch, and what has expired. None when closing and nothing is left."""
+        with self._ready:
+            self._ready.wait_for(lambda: self._waiting or self._closing)
+            if not self._waiting:
+                return None
+            now = time.monotonic()
+            expired = [job for job in self._waiting if job.expired(now)]
+            gone = set(expired)
+            alive = [job for job in self._waiting if job not in gone]
+            batch = self._choose(alive)
+            gone.update(batch)
+            self._waiting = [job for job in alive if job not in gone]
+            self._queued -= len(gone)
+            self._last_size = len(batch)
+            return batch, expired
+
+    def _choose(self, waiting: Sequence[Job]) -> list[Job]:
+        """The oldest, and as many more as the budget holds: where padding costs, those nearest in length."""
+        count = max(LEAST_BATCH, (len(waiting) + self._last_size + 1) // 2)
+        padded = not self._model.padding_free
+        if padded and waiting:
+            anchor = waiting[0].encoded.tokens  # the oldest always goes: nobody starves
+            waiting = sorted(waiting, key=lambda job: abs(job.encoded.tokens - anchor))
+        batch: list[Job] = []
+        total = longest = 0
+        for job in waiting[:count]:
+            total += job.encoded.tokens
+            longest = max(longest, job.encoded.tokens)
+            if batch and (longest * (len(batch) + 1) if padded else total) > self._batch_tokens:
+                break
+            batch.append(job)
+        return batch
+
+    def _run_batch(self, batch: Sequence[Job]) -> None:
+        started = time.perf_counter()
+        outcomes = self._compute(batch)
+        seconds = time.perf_counter() - started
+        self._hand_back(batch, outcomes)
+        self._speed += SMOOTHING * (len(batch) / seconds - self._speed)
+        self._metrics.batch_texts.observe(len(batch))
+        self._metrics.model_seconds.observe(seconds)
+        self._metrics.padding_share.observe(0.0 if self._model.padding_free else _padding_share(batch))
+
+    def _compute(self, batch: Sequence[Job]) -> list[Outcome]:
+        """One forward; halves of the batch if that fails, so that in the end a bad text fails alone."""
+        try:
+            outputs = self._model.run([job.encoded for job in batch], [job.want for job in batch])
+            return [_if_finite(out) for _, out in zip(batch, outputs, strict=True)]
+        except Exception as error:
+            if len(batch) == 1:
+                log.exception("the model failed on a text")
+                return [as_teacher_error(error)]
+            half = len(batch) // 2
+            return self._compute(batch[:half]) + self._compute(batch[half:])
+
+    def _hand_back(self, jobs: Sequence[Job], outcomes: Sequence[Outcome]) -> None:
+        if jobs:
+            self._loop.call_soon_threadsafe(self._deliver, jobs, outcomes)
+
+
+def _if_finite(outputs: Outputs) -> Outcome:
+    arrays = (outputs.logits, *outputs.hidden.values())
+    if all(array is None or np.isfinite(array).all() for array in arrays):
+        return outputs
+    log.warning("the model gave numbers that are not finite")
+    return InternalError("the teacher's answer to this text is not finite")
+
+
+def _padding_share(batch: Sequence[Job]) -> float:
+    lengths = [job.encoded.tokens for job in batch]
+    return 1 - sum(lengths) / (max(lengths) * len(lengths))

@@ -1,0 +1,21 @@
+"""Whether this server may be asked: one state, shown by grpc.health.v1 and by /readyz."""
+
+from grpc_health.v1 import health, health_pb2
+
+SERVICES = ("", "teacher_api.v1.TeacherService")
+
+
+class Health:
+    """Not ready until told so; `reason` says why."""
+
+    def __init__(self) -> None:
+        self.servicer = health.aio.HealthServicer()
+        self.ready = False
+        self.reason = "starting"
+
+    async def set(self, *, ready: bool, reason: str) -> None:
+        """For all who ask from now on, and all who watch."""
+        self.ready, self.reason = ready, reason
+        status = health_pb2.HealthCheckResponse
+        for service in SERVICES:
+            await self.servicer.set(service, status.SERVING if ready else status.NOT_SERVING)

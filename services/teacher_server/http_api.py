@@ -1,0 +1,252 @@
+"""The HTTP face: JSON in, pipeline, JSON out; every call is answered from the error table."""
+
+import asyncio
+import contextlib
+import json
+import logging
+import math
+import socket
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from typing import Annotated, Any
+
+import uvicorn
+from fastapi import Body, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.exceptions import HTTPException
+
+from teacher_api.errors import (
+    TABLE,
+    DeadlineExceededError,
+    InternalError,
+    InvalidRequestError,
+    NotReadyError,
+    TeacherError,
+    TooLargeError,
+    as_teacher_error,
+)
+from teacher_api.messages import Answer, Description, Usage
+from teacher_server.health import Health
+from teacher_server.http_bodies import (
+    Encoding,
+    PredictRequest,
+    PredictResponse,
+    Refusal,
+    answers_to_json,
+    bytes_of,
+    error_to_json,
+)
+from teacher_server.metrics import Metrics
+from teacher_server.pipeline import Pipeline
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Message, Receive, Send], Awaitable[None]]
+
+BODY_SECONDS = 20  # a body that takes longer is a slow-loris, not a caller
+LOOP_BYTES = 64 * 1024  # of tensors that are written on the event loop; more goes to a thread
+KEEP_ALIVE_SECONDS = 75
+
+log = logging.getLogger(__name__)
+
+
+def make_app(pipeline: Pipeline, health: Health, metrics: Metrics, max_bytes: int) -> App:
+    """The application; requests and answers larger than max_bytes are refused."""
+    app = FastAPI(title="teacher-server", version="1", exception_handlers=_handlers())
+    refusals: dict[int | str, dict[str, Any]] = {
+        wire.http_status: {"model": Refusal, "description": kind.code} for kind, wire in TABLE.items()
+    }
+
+    @app.get("/v1/describe")
+    async def describe() -> Description:
+        return pipeline.description
+
+    @app.get("/v1/usage")
+    async def usage() -> Usage:
+        return pipeline.usage()
+
+    @app.post("/v1/predict", response_model=PredictResponse, responses=refusals)
+    async def predict(request: Annotated[PredictRequest, Body()]) -> Response:
+        with _no_stray_cancellation():
+            answers = await pipeline.predict(request.question())
+        body = await _written(answers, request.encoding, max_bytes)
+        fingerprint = json.dumps(pipeline.description.fingerprint)
+        return Response(f'{{"fingerprint":{fingerprint},"answers":{body}}}', media_type="application/json")
+
+    @app.get("/livez")
+    async def livez() -> dict[str, str]:
+        return {"status": "live"}
+
+    @app.get("/readyz", responses={503: {"model": Refusal}})
+    async def readyz() -> dict[str, str]:
+        if not health.ready:
+            raise NotReadyError(health.reason)
+        return {"status": "ready"}
+
+    @app.get("/metrics", response_class=Response)
+    async def scraped() -> Response:
+        return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+    return Gate(app, max_bytes)
+
+
+class Gate:
+    """ASGI: reads the body within its limits, and stops the work of a caller who leaves."""
+
+    def __init__(self, app: App, max_bytes: int) -> None:
+        self._app, self._max_bytes = app, max_bytes
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                body = await self._body(scope, receive)
+        except TimeoutError:
+            late = DeadlineExceededError("the body took too long", limit=f"{BODY_SECONDS} s")
+            await _refusal(late, close=True)(scope, receive, send)
+        except TooLargeError as error:
+            await _refusal(error, close=True)(scope, receive, send)
+        else:
+            await self._answer(scope, body, receive, send)
+
+    async def _body(self, scope: Message, receive: Receive) -> bytes:
+        announced = dict(scope["headers"]).get(b"content-length", b"0")
+        self._check_size(int(announced) if announced.isdigit() else 0)
+        body, more = bytearray(), True
+        while more:
+            message = await receive()
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+            self._check_size(len(body))
+        return bytes(body)
+
+    def _check_size(self, size: int) -> None:
+        if size > self._max_bytes:
+            raise TooLargeError("the request is too large", value=size, limit=self._max_bytes)
+
+    async def _answer(self, scope: Message, body: bytes, receive: Receive, send: Send) -> None:
+        gone = asyncio.ensure_future(receive())  # after the body: the caller left, or has its answer
+        unread = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def replay() -> Message:
+            return unread.pop() if unread else await asyncio.shield(gone)
+
+        answer = asyncio.ensure_future(self._app(scope, replay, send))
+        try:
+            await asyncio.wait({answer, gone}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            gone.cancel()
+            if not answer.done():
+                answer.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await answer
+
+
+class InOurLoop(uvicorn.Server):
+    """Leaves the signals to the process, which has more to stop than this server."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def start_http(app: App, host: str, port: int) -> tuple[InOurLoop, asyncio.Task[None], int]:
+    """A running server, the task that ends with it, and the port that it got.
+
+    Raises:
+        OSError: the address cannot be listened on.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.create_server((host, port), family=family, backlog=1024)
+    config = uvicorn.Config(
+        app,
+        lifespan="off",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=1,  # by then all requests are done
+    )
+    server = InOurLoop(config)
+    task = asyncio.create_task(server.serve([listener]))
+    await server.listening.wait()
+    return server, task, listener.getsockname()[1]
+
+
+@contextlib.contextmanager
+def _no_stray_cancellation() -> Iterator[None]:
+    """A CancelledError that nobody asked for would leave the caller without an answer."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise InternalError("the teacher failed; its log has more") from None
+
+
+async def _written(answers: list[Answer], encoding: Encoding, max_bytes: int) -> str:
+    size = bytes_of(answers)
+    if size > max_bytes:
+        raise TooLargeError(
+            "the answers are too large: ask fewer instances at once", value=size, limit=max_bytes
+        )
+
+    def write() -> str:
+        return json.dumps(answers_to_json(answers, encoding), allow_nan=False, separators=(",", ":"))
+
+    return write() if size < LOOP_BYTES else await asyncio.to_thread(write)
+
+
+# ---- errors ----
+
+
+def _handlers() -> dict[int | type[Exception], Any]:
+    return {
+        TeacherError: _on_teacher_error,
+        RequestValidationError: _on_validation_error,
+        HTTPException: _on_http_exception,
+        Exception: _on_failure,
+    }
+
+
+async def _on_teacher_error(_: Request, error: TeacherError) -> Response:
+    return _refusal(error)
+
+
+async def _on_validation_error(_: Request, error: RequestValidationError) -> Response:
+    first = error.errors()[0]
+    path = () if first["type"] == "json_invalid" else first["loc"][1:]
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    message = str(first["msg"]).removeprefix("Value error, ")
+    shown = "" if isinstance(first.get("input"), dict | list) else first.get("input", "")
+    return _refusal(InvalidRequestError(message, field=where.removeprefix("."), value=shown))
+
+
+async def _on_http_exception(_: Request, error: HTTPException) -> Response:
+    """FastAPI's own: 400 is a body that cannot be read; 404 and 405 keep their status."""
+    refusal = InvalidRequestError(str(error.detail))
+    return _refusal(refusal) if error.status_code == 400 else _refusal(refusal, status=error.status_code)
+
+
+async def _on_failure(_: Request, error: Exception) -> Response:
+    return _refusal(as_teacher_error(error))  # Starlette raises the error on; uvicorn logs it
+
+
+def _refusal(error: TeacherError, *, status: int | None = None, close: bool = False) -> Response:
+    headers = {"connection": "close"} if close else {}
+    if error.retry_after_ms:
+        headers["retry-after"] = str(math.ceil(error.retry_after_ms / 1000))
+    return JSONResponse(
+        {"error": error_to_json(error)}, status or TABLE[type(error)].http_status, headers=headers
+    )

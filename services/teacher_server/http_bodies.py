@@ -1,0 +1,165 @@
+"""The contract's messages as JSON: what the HTTP face reads and writes (its OpenAPI comes from here)."""
+
+import base64
+import time
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from teacher_api import tensors
+from teacher_api.errors import TeacherError
+from teacher_api.messages import Answer, HiddenDType, Instance, Outputs, Pooling, Want
+from teacher_api.tensors import Array
+from teacher_server.admission import Question
+
+Encoding = Literal["list", "base64"]
+Id = Annotated[int, Field(ge=0, lt=2**32)]
+DAY_MS = 86_400_000
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class InstanceBody(Body):
+    """A text, a pair of texts, or token ids of the teacher's own vocabulary."""
+
+    text: str | None = None
+    text_pair: str | None = None
+    token_ids: list[Id] | None = None
+    type_ids: list[Id] = []
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if (self.text is None) == (self.token_ids is None):
+            raise ValueError("give text or token_ids, and not both")
+        if self.text is None and self.text_pair is not None:
+            raise ValueError("text_pair needs text")
+        return self
+
+    def instance(self) -> Instance:
+        if self.token_ids is not None:
+            return Instance(token_ids=tuple(self.token_ids), type_ids=tuple(self.type_ids))
+        return Instance(self.text or "", self.text_pair)
+
+
+class WantBody(Body):
+    """Which outputs are wanted: logits, and the hidden states of layers (0 = embeddings)."""
+
+    logits: bool = True
+    layers: list[int] = []
+    pooling: Pooling = "cls"
+    hidden_dtype: HiddenDType = "float32"
+
+    def want(self) -> Want:
+        return Want(self.logits, tuple(self.layers), self.pooling, self.hidden_dtype)
+
+
+class PredictRequest(Body):
+    instances: list[InstanceBody]
+    want: WantBody = WantBody()
+    fingerprint: str = Field("", description="refuse unless this is the teacher's; empty accepts any")
+    vocabulary_hash: str = Field("", description="required with token ids")
+    encoding: Encoding = Field("list", description="tensors as nested lists, or as base64 of their bytes")
+    timeout_ms: int | None = Field(None, ge=0, le=DAY_MS, description="how long the caller will wait")
+
+    def question(self) -> Question:
+        seconds = float("inf") if self.timeout_ms is None else self.timeout_ms / 1000
+        return Question(
+            instances=tuple(body.instance() for body in self.instances),
+            want=self.want.want(),
+            fingerprint=self.fingerprint,
+            vocabulary_hash=self.vocabulary_hash,
+            deadline=time.monotonic() + seconds,
+        )
+
+
+class TensorBody(BaseModel):
+    dtype: str
+    shape: list[int]
+    data: str = Field(description="base64 of little-endian bytes in C order")
+
+
+Tensor = list[float] | list[list[float]] | list[int] | TensorBody
+
+
+class OutputsBody(BaseModel):
+    logits: Tensor | None = None
+    hidden: dict[str, Tensor] = {}
+    mask: Tensor | None = None
+
+
+class ErrorBody(BaseModel):
+    """See Error in teacher.proto."""
+
+    code: str
+    message: str
+    field: str
+    value: str
+    limit: str
+    retry_after_ms: int
+
+
+class AnswerBody(BaseModel):
+    outputs: OutputsBody | None
+    cached: bool
+    charged: int
+    error: ErrorBody | None
+
+
+class PredictResponse(BaseModel):
+    fingerprint: str
+    answers: list[AnswerBody]
+
+
+class Refusal(BaseModel):
+    error: ErrorBody
+
+
+def answers_to_json(answers: Sequence[Answer], encoding: Encoding) -> list[dict[str, Any]]:
+    """As AnswerBody; float32 in nested lists reads back as exactly the same number."""
+    write = _as_list if encoding == "list" else _as_base64
+    return [
+        {
+            "outputs": None if answer.outputs is None else _outputs(answer.outputs, write),
+            "cached": answer.cached,
+            "charged": answer.charged,
+            "error": None if answer.error is None else error_to_json(answer.error),
+        }
+        for answer in answers
+    ]
+
+
+def error_to_json(error: TeacherError) -> dict[str, Any]:
+    """As ErrorBody. What it quotes may hold lone surrogates, which no one could read."""
+    named = {name: getattr(error, name) for name in ("code", "message", "field", "value", "limit")}
+    legible = {name: text.encode("utf-8", "backslashreplace").decode() for name, text in named.items()}
+    return legible | {"retry_after_ms": error.retry_after_ms}
+
+
+def bytes_of(answers: Sequence[Answer]) -> int:
+    """Bytes of all tensors."""
+    return sum(_bytes(answer.outputs) for answer in answers if answer.outputs is not None)
+
+
+def _bytes(outputs: Outputs) -> int:
+    arrays = (outputs.logits, outputs.mask, *outputs.hidden.values())
+    return sum(array.nbytes for array in arrays if array is not None)
+
+
+def _outputs(outputs: Outputs, write: Any) -> dict[str, Any]:
+    return {
+        "logits": None if outputs.logits is None else write(outputs.logits),
+        "hidden": {str(layer): write(values) for layer, values in outputs.hidden.items()},
+        "mask": None if outputs.mask is None else write(outputs.mask),
+    }
+
+
+def _as_list(array: Array) -> Any:
+    return array.tolist()
+
+
+def _as_base64(array: Array) -> dict[str, Any]:
+    data = base64.b64encode(tensors.encode(array).data).decode()
+    return {"dtype": array.dtype.name, "shape": list(array.shape), "data": data}

@@ -1,0 +1,233 @@
+"""The straight path of a question: admit -> cache -> join -> batch -> model -> cache -> meter."""
+
+import asyncio
+import contextlib
+import math
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from teacher_api.errors import (
+    DeadlineExceededError,
+    NotReadyError,
+    OverloadedError,
+    TeacherError,
+)
+from teacher_api.identity import ContentKeys
+from teacher_api.messages import Answer, Description, Outputs, Usage
+from teacher_server.admission import Question, check
+from teacher_server.batcher import Batcher, Job, Outcome
+from teacher_server.cache import Cache
+from teacher_server.metrics import Metrics
+from teacher_server.model import Model
+
+JOIN_MARGIN_SECONDS = 0.05  # a job this near to its deadline may be dropped any moment: nobody joins it
+INSTANCE = re.compile(r"^instances\[\d+\]")
+OF_WHOLE_REQUEST = (OverloadedError, NotReadyError, DeadlineExceededError)
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """Where one instance of a request waits for its outcome."""
+
+    job: Job
+    joined: bool
+
+
+class Pipeline:
+    """Answers questions to one teacher. All methods run on the event loop."""
+
+    def __init__(
+        self,
+        model: Model,
+        description: Description,
+        cache: Cache,
+        metrics: Metrics,
+        *,
+        queue_texts: int,
+        batch_tokens: int,
+        max_requests: int,
+    ) -> None:
+        self.description = description
+        self._cache, self._metrics, self._max_requests = cache, metrics, max_requests
+        self._in_flight: dict[bytes, Job] = {}
+        self._open, self._draining = 0, False
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._usage: Counter[str] = Counter()  # by the fields of Usage
+        self._batcher = Batcher(
+            model,
+            queue_texts=queue_texts,
+            batch_tokens=batch_tokens,
+            metrics=metrics,
+            on_outcomes=self._settle,
+        )
+        self.died = self._batcher.died
+        self.died.add_done_callback(lambda _: self._fail_all())
+        metrics.requests.set_function(lambda: self._open)
+
+    async def predict(self, question: Question) -> list[Answer]:
+        """Answers in the order of the instances; one that fails alone carries its error.
+
+        Raises:
+            TeacherError: the whole request is refused or failed; see the error table.
+        """
+        with self._admitted(question):
+            keys = self._keys(question)
+            kept = await self._cache.get_many(keys)
+            self._note_lookups(kept)
+            seats = self._seats(question, keys, kept)
+            await self._wait([seat.job for seat in seats if isinstance(seat, Seat)], question.deadline)
+            return self._metered([self._answer(number, seat) for number, seat in enumerate(seats)])
+
+    def usage(self) -> Usage:
+        """Counts since the server started."""
+        return Usage(**self._usage)
+
+    async def drain(self, seconds: float) -> None:
+        """Refuses what comes from now on, and waits for what runs, at most this long."""
+        self._draining = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+
+    async def close(self) -> None:
+        """Stops the model's threads, and finishes what the cache is writing."""
+        await self._batcher.close()
+        await self._cache.close()
+
+    # ---- admit ----
+
+    @contextlib.contextmanager
+    def _admitted(self, question: Question) -> Iterator[None]:
+        """Counts the request as open while it lasts, and notes why it was refused if it is."""
+        self._open += 1
+        self._idle.clear()
+        try:
+            if self._draining:
+                raise NotReadyError("draining: ask another replica")
+            if self._open > self._max_requests:
+                raise OverloadedError("too many requests", limit=self._max_requests, retry_after_ms=1000)
+            check(question, self.description)
+            yield
+        except TeacherError as error:
+            self._metrics.refusals.labels(error.code).inc()
+            raise
+        finally:
+            self._open -= 1
+            if not self._open:
+                self._idle.set()
+
+    def _keys(self, question: Question) -> list[bytes]:
+        teacher = self.description
+        keys = ContentKeys(teacher.fingerprint, teacher.max_length, question.want)
+        return [keys.of(instance) for instance in question.instances]
+
+    def _note_lookups(self, kept: Sequence[Outputs | None]) -> None:
+        hits = len(kept) - kept.count(None)
+        self._metrics.lookups.labels("hit").inc(hits)
+        self._metrics.lookups.labels("miss").inc(len(kept) - hits)
+
+    # ---- join ----
+
+    def _seats(
+        self, question: Question, keys: Sequence[bytes], kept: Sequence[Outputs | None]
+    ) -> list[Outputs | Seat]:
+        """What is known already, or a seat at a job: one under way, or a new one that goes to the batcher."""
+        now = time.monotonic()
+        fresh: dict[bytes, Job] = {}
+        seats: list[Outputs | Seat] = []
+        for instance, key, outputs in zip(question.instances, keys, kept, strict=True):
+            # It may have been computed while another cache was being asked.
+            known = outputs or self._cache.recall(key)
+            if known is not None:
+                seats.append(known)
+                continue
+            job = fresh.get(key) or self._joinable(key, now)
+            joined = job is not None
+            if job is None:
+                future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+                job = fresh[key] = Job(key, instance, question.want, future, question.deadline)
+            seats.append(Seat(job, joined))
+        self._submit(list(fresh.values()))
+        return seats
+
+    def _joinable(self, key: bytes, now: float) -> Job | None:
+        job = self._in_flight.get(key)
+        return job if job is not None and job.deadline > now + JOIN_MARGIN_SECONDS else None
+
+    def _submit(self, jobs: Sequence[Job]) -> None:
+        if jobs:
+            self._batcher.submit(jobs)
+            self._in_flight.update((job.key, job) for job in jobs)
+
+    async def _wait(self, jobs: Sequence[Job], deadline: float) -> None:
+        """Until all jobs are done; a job that nobody waits for any more is cancelled."""
+        if not jobs:
+            return
+        for job in jobs:
+            job.waiters += 1
+            job.deadline = max(job.deadline, deadline)
+        try:
+            timeout = None if math.isinf(deadline) else deadline - time.monotonic()
+            _, late = await asyncio.wait({job.future for job in jobs}, timeout=timeout)
+        finally:
+            self._leave(jobs)
+        if late:
+            raise DeadlineExceededError("the deadline passed")
+
+    def _leave(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            job.waiters -= 1
+            if not job.waiters and job.future.cancel():
+                self._drop(job)
+
+    # ---- settle ----
+
+    def _settle(self, outcomes: Sequence[tuple[Job, Outcome]]) -> None:
+        """Into the cache first: from here on the question is either in flight or remembered."""
+        self._cache.put_many([(job.key, out) for job, out in outcomes if isinstance(out, Outputs)])
+        for job, _ in outcomes:
+            self._drop(job)
+
+    def _drop(self, job: Job) -> None:
+        if self._in_flight.get(job.key) is job:
+            del self._in_flight[job.key]
+
+    def _fail_all(self) -> None:
+        for job in self._in_flight.values():
+            if not job.future.done():
+                job.future.set_result(NotReadyError("the model has stopped"))
+        self._in_flight.clear()
+
+    # ---- meter ----
+
+    def _answer(self, number: int, seat: Outputs | Seat) -> tuple[str, Answer]:
+        """One instance's answer, and how it came about."""
+        if isinstance(seat, Outputs):
+            return "cached", Answer(seat, cached=True)
+        outcome = seat.job.future.result()
+        if isinstance(outcome, OF_WHOLE_REQUEST):
+            raise outcome
+        if isinstance(outcome, TeacherError):
+            return "failed", Answer(error=_placed(outcome, number))
+        if seat.joined:
+            return "joined", Answer(outcome, cached=True)
+        return "charged", Answer(outcome, charged=1)
+
+    def _metered(self, answered: Sequence[tuple[str, Answer]]) -> list[Answer]:
+        self._usage.update(Counter(how for how, _ in answered))
+        self._usage["asked"] += len(answered)
+        for how, count in Counter(how for how, _ in answered).items():
+            self._metrics.texts.labels(how).inc(count)
+        return [answer for _, answer in answered]
+
+
+def _placed(error: TeacherError, number: int) -> TeacherError:
+    """The model saw the instance alone: its error is about this number of the request."""
+    if not error.field:
+        return error
+    field = INSTANCE.sub(f"instances[{number}]", error.field)
+    return type(error)(error.message, field=field, value=error.value, limit=error.limit)

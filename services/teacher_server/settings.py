@@ -1,0 +1,163 @@
+"""Every setting of the server: by flag (`--max-length`), environment (`TEACHER_MAX_LENGTH`) or YAML file.
+
+A flag beats the environment, the environment beats the file, the file beats the default. All
+mistakes are reported together, each with the setting's name, its value and the remedy.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import yaml
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+DType = Literal["float32", "bfloat16", "float16"]
+Level = Literal["debug", "info", "warning", "error"]
+
+
+class SettingsError(ValueError):
+    """The settings are wrong; the text lists every mistake."""
+
+
+class Settings(BaseSettings):
+    """Serve a sequence-classification checkpoint's logits and hidden states over gRPC and HTTP."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="TEACHER_",
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+        cli_kebab_case="all",
+        cli_hide_none_type=True,
+        cli_prog_name="teacher-server serve",
+    )
+
+    config: Path | None = Field(None, description="YAML file with any of these settings")
+    model: str = Field(min_length=1, description="folder, or hub name, of the checkpoint to serve")
+    name: str | None = Field(None, description="name shown by Describe; default: the model's own")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    dtype: DType = Field("float32", description="element type in which the model computes")
+    max_length: int = Field(128, ge=2, le=8192, description="longest input, in tokens; longer is truncated")
+    threads: int | None = Field(None, ge=1, description="CPU threads of the model; default: all cores")
+
+    host: str = Field("127.0.0.1", min_length=1, description="address on which both faces listen")
+    grpc_port: int = Field(50051, ge=0, le=65535, description="port of gRPC; 0 takes a free one")
+    http_port: int = Field(8080, ge=0, le=65535, description="port of HTTP; 0 takes a free one")
+    message_mib: int = Field(8, ge=1, le=64, description="largest request and answer, in MiB")
+
+    max_instances: int = Field(128, ge=1, le=4096, description="most instances in one request")
+    max_characters: int = Field(
+        100_000, ge=1, description="most characters in one instance, both texts of a pair together"
+    )
+    max_requests: int = Field(4096, ge=1, description="most requests open at once, over both faces")
+    queue_texts: int = Field(2048, ge=1, description="most texts waiting for the model")
+    batch_tokens: int = Field(1024, ge=2, description="most tokens, padding included, in one model run")
+
+    cache: str = Field(
+        "memory", description="memory, redis://[:password@]host:port/db or rediss://…: where answers are kept"
+    )
+    cache_entries: int = Field(100_000, ge=0, description="most answers kept in this process's memory")
+    cache_mib: int = Field(256, ge=0, description="most MiB of answers kept in this process's memory")
+    cache_ttl_seconds: int = Field(0, ge=0, description="seconds that Redis keeps an answer; 0: no end")
+
+    drain_seconds: float = Field(30, ge=0, description="seconds given to running requests after SIGTERM")
+    log_level: Level = Field("info", description="least level that is logged to stderr")
+
+    @field_validator("queue_texts")
+    @classmethod
+    def _holds_a_request(cls, value: int, info: ValidationInfo) -> int:
+        least = info.data.get("max_instances", 0)
+        if value < least:
+            raise ValueError(f"must be at least max_instances, {least}, or a full request could never enter")
+        return value
+
+    @field_validator("batch_tokens")
+    @classmethod
+    def _holds_a_text(cls, value: int, info: ValidationInfo) -> int:
+        least = info.data.get("max_length", 0)
+        if value < least:
+            raise ValueError(f"must be at least max_length, {least}, or the longest text could never run")
+        return value
+
+    @field_validator("cache")
+    @classmethod
+    def _known_cache(cls, value: str) -> str:
+        if value != "memory" and not value.startswith(("redis://", "rediss://")):
+            raise ValueError("must be memory, redis://… or rediss://…")
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return env_settings, init_settings  # the file's values come in as init; flags go before both
+
+    def shown(self) -> dict[str, Any]:
+        """The settings as they may be logged: without the cache's password."""
+        return self.model_dump(mode="json") | {"cache": _without_password(self.cache)}
+
+
+def load(arguments: Sequence[str]) -> Settings:
+    """Settings from flags, environment and the file that --config or TEACHER_CONFIG names.
+
+    Raises:
+        SettingsError: lists every mistake with its remedy.
+        SystemExit: for --help (0) and for a flag that does not exist (2).
+    """
+    path = _config_path(arguments)
+    values = _read_file(path) if path else {}
+    try:
+        return Settings(_cli_parse_args=list(arguments), **values)
+    except ValidationError as error:
+        raise SettingsError("\n".join(map(_mistake, error.errors()))) from None
+
+
+def _config_path(arguments: Sequence[str]) -> str | None:
+    """The file must be known before the settings, which it is a part of, can be read."""
+    for position, argument in enumerate(arguments):
+        if argument == "--config":
+            return (*arguments, None)[position + 1]
+        if argument.startswith("--config="):
+            return argument.removeprefix("--config=")
+    return os.environ.get("TEACHER_CONFIG")
+
+
+def _read_file(path: str) -> Mapping[str, Any]:
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise SettingsError(f"config = {path!r}: cannot be read: {error}") from None
+    if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
+        raise SettingsError(f"config = {path!r}: must hold `setting: value` lines")
+    return values
+
+
+def _mistake(error: ErrorDetails) -> str:
+    name = str(error["loc"][0])
+    field = Settings.model_fields.get(name)
+    if field is None:
+        return f"{name}: no such setting; known are {', '.join(Settings.model_fields)}"
+    shown = "" if error["type"] == "missing" else f" = {_without_password(str(error['input']))!r}"
+    reason = error["msg"].removeprefix("Value error, ")
+    flag, variable = name.replace("_", "-"), name.upper()
+    return (
+        f"{name}{shown}: {reason} ({field.description}); "
+        f"set --{flag}, TEACHER_{variable}, or {name} in the --config file"
+    )
+
+
+def _without_password(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "(not shown)"
+    return url if parts.password is None else url.replace(f":{parts.password}@", ":***@")

@@ -121,8 +121,16 @@ def test_no_dollars_still_buy_what_is_free(database: sqlite3.Connection) -> None
 def test_another_tariff_in_flight_counts_at_its_worst_price(database: sqlite3.Connection) -> None:
     limit = Decimal("0.0010")
     assert reserve(Budget(ledger_on(database, tariff=AWS, teacher="aws"), usd=limit), 1, questions(1)) == 1
-    assert reserve(Budget(ledger_on(database, tariff=TARIFF), usd=limit), 1, questions(2)) == 1  # free units
-    assert reserve(Budget(ledger_on(database, tariff=AWS, teacher="aws"), usd=limit), 2, questions(3)) == 0
+    google = Budget(ledger_on(database, tariff=TARIFF), usd=limit)
+    assert reserve(google, 1, questions(2, characters=5_000_000)) == 1  # free units
+    assert reserve(google, 2, questions(3)) == 0
+
+
+def test_another_month_in_flight_counts_at_its_worst_price(database: sqlite3.Connection) -> None:
+    budget = Budget(ledger_on(database), usd=Decimal("0.002"))
+    assert reserve(budget, 1, questions(1, 2, 3), NOVEMBER) == 3  # free, unless others are charged first
+    assert reserve(budget, 2, questions(4), DECEMBER) == 0
+    assert reserve(budget, 2, questions(4), NOVEMBER) == 1
 
 
 def test_both_limits_hold(database: sqlite3.Connection) -> None:

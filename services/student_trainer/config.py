@@ -42,7 +42,7 @@ class Settings(BaseSettings):
         return (init_settings,)
 
 
-class TrainingSettings(Settings, DataSettings):
+class TrainingSettings(DataSettings, Settings):
     """What every training run has: data, a student, and the paper's recipe (appendix A, D) by default."""
 
     output: Path = Field(description="folder for the student, its checkpoint, result.json and scalars")
@@ -113,10 +113,13 @@ class BenchSettings(DistillSettings):
     """`student-trainer bench`: a grid of runs against one teacher, beside no KD and full KD."""
 
     strategies: list[Literal["random", "entropy", "margin", "lc"]] = Field(
-        ["random", "entropy", "margin"], min_length=1, description="rows of the grid"
+        ["random", "entropy", "margin"],
+        min_length=1,
+        description="rows of the grid; random, the control, is always among them",
     )
     ratios: list[float] = Field([0.1, 0.3], min_length=1, description="columns of the grid, each in (0, 1]")
     seeds: list[int] = Field([0, 1, 2], min_length=1, description="repetitions of each cell")
+    keep_models: bool = Field(False, description="keep each cell's student; a report needs none of them")
 
     @model_validator(mode="after")
     def _grid_is_sound(self) -> Self:

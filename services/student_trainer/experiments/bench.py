@@ -1,0 +1,50 @@
+"""`student-trainer bench`: a grid of runs against one teacher, and what it came to.
+
+Writes results.jsonl, table.md, curve.svg, curve.png, report.html (and bill.svg, bill.png where dollars are
+known) into the output folder, anew after every cell: an interrupted grid has a report of what it has.
+"""
+
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+from rich.console import Console
+
+from student_trainer.config import BenchSettings
+from student_trainer.experiments import plots, report, sweep, table
+from student_trainer.experiments.progress import Display
+from student_trainer.experiments.summary import Grid
+
+Check = Callable[[BenchSettings], str]
+
+
+def bench(settings: BenchSettings, run: sweep.Run, check: Check, console: Console | None = None) -> None:
+    """Runs what is missing of the grid, reports, and prints the table.
+
+    Args:
+        settings: the grid; run again with the same, or with more strategies, ratios or seeds, it goes on.
+        run: one training run.
+        check: refuses data, a student or a teacher that cannot be used, before anything is spent, and
+            gives the teacher's fingerprint.
+        console: where progress is shown; stderr by default. The table goes to stdout.
+
+    Raises:
+        ConfigError: the output folder holds results of another recipe.
+    """
+    recipe = sweep.recipe_of(settings, check(settings))
+    results = sweep.open_results(settings, recipe)
+    cells = sweep.plan(settings)
+    about = report.About(settings.path, recipe, len(cells), date.today())
+    with Display(cells, results, console or Console(stderr=True)) as display:
+        for _ in sweep.sweep(settings, run, results, display):
+            publish(Grid.of(results.all()), settings.output, about)
+    grid = Grid.of(results.all())
+    publish(grid, settings.output, about)
+    Console().print(table.terminal(grid))
+
+
+def publish(grid: Grid, folder: Path, about: report.About) -> None:
+    """Writes the table, the pictures and the page."""
+    (folder / "table.md").write_text(table.markdown(grid))
+    pictures = plots.draw(grid, folder)
+    (folder / "report.html").write_text(report.render(grid, pictures, about))

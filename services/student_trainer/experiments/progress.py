@@ -1,0 +1,78 @@
+"""How a grid goes on, on the terminal: a bar for the grid with the time that is left, a bar for the cell."""
+
+from statistics import mean
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from student_trainer.experiments.results import Results
+from student_trainer.experiments.sweep import Cell
+from student_trainer.experiments.table import duration
+from student_trainer.loop import Step
+from student_trainer.result import RunResult
+
+
+class Display:
+    """Bars that a `Watcher`'s calls move, and a line for each finished cell.
+
+    Args:
+        cells: the whole plan.
+        results: what is finished; read again after every cell.
+        console: where it is shown.
+    """
+
+    def __init__(self, cells: list[Cell], results: Results, console: Console) -> None:
+        self._waiting = [cell for cell in cells if cell.name not in results]
+        self._results = results
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+        )
+        done = len(cells) - len(self._waiting)
+        self._grid = self._bars.add_task("grid", total=len(cells), completed=done, note="")
+        self._cell = self._bars.add_task("", total=None, note="", visible=False)
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def began(self, cell: Cell) -> None:
+        self._bars.reset(self._cell, description=cell.name, total=None, visible=True, note="")
+        self._say_left(1.0)
+
+    def stepped(self, step: Step, planned: int) -> None:
+        done = step.number + 1
+        self._bars.update(self._cell, completed=done, total=planned, note=f"loss {step.loss:.3f}")
+        self._say_left(1 - done / planned)
+
+    def ended(self, cell: Cell, result: RunResult) -> None:
+        score = f"{result.metric} {100 * result.score:5.1f}"
+        self._bars.console.print(f"{cell.name:<16} {score}  {duration(result.seconds)}", highlight=False)
+        del self._waiting[0]
+        self._bars.advance(self._grid)
+        self._bars.update(self._cell, visible=False)
+
+    def _say_left(self, of_this_cell: float) -> None:
+        current, *others = estimates(self._waiting, self._results.all())
+        left = current * of_this_cell + sum(others)
+        self._bars.update(self._grid, note=f"about {duration(left)} left" if left else "")
+
+
+def estimates(cells: list[Cell], finished: list[RunResult]) -> list[float]:
+    """Seconds that each cell will take, judged by finished ones of the nearest ratios; 0 if there is none."""
+    if not finished:
+        return [0.0] * len(cells)
+    ratios = sorted({result.ratio for result in finished})
+    seconds = [mean(result.seconds for result in finished if result.ratio == ratio) for ratio in ratios]
+    return [float(np.interp(cell.ratio, ratios, seconds)) for cell in cells]

@@ -1,0 +1,127 @@
+"""The grid as a table: Markdown for a file, HTML cells for the report, a narrow one for the terminal."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rich.table import Table
+
+from student_trainer.experiments.summary import FULL_PASS, Grid, Line, Spread, bills
+from student_trainer.result import RunResult
+
+
+@dataclass(frozen=True)
+class Column:
+    """A title, what stands under it for a line, and whether the terminal has room for it."""
+
+    title: str
+    text: Callable[[Line, Grid], str]
+    narrow: bool = True
+
+
+def columns(metric: str) -> list[Column]:
+    return [
+        Column("strategy", lambda line, _: line.name),
+        Column("r", lambda line, _: f"{line.ratio:.4g}" if line.ratio else ""),
+        Column(metric, lambda line, _: f"{spread(line.score)} ({len(line.runs)}){'†' * line.stopped}"),
+        Column("over Random", lambda line, grid: spread(grid.over_random(line), signed=True)),
+        Column("gain kept", lambda line, grid: _percent(grid.kept(line))),
+        Column("asked", lambda line, _: _count(line, lambda run: run.questions.asked), narrow=False),
+        Column("distinct", lambda line, _: _count(line, lambda run: run.questions.distinct)),
+        Column("charged", lambda line, _: _count(line, lambda run: run.questions.charged)),
+        Column("$ no cache", lambda line, _: _bill(line, lambda run: run.usd.selected), narrow=False),
+        Column("$ cached", lambda line, _: _bill(line, lambda run: run.usd.selected_cached)),
+        Column("GFLOPs, as run", lambda line, _: _as_run(line), narrow=False),
+        Column("GFLOPs, eq. 10", lambda line, _: _gflops(line, "eq10"), narrow=False),
+        Column("wall", lambda line, _: duration(line.mean(lambda run: run.seconds) or 0)),
+        Column("waiting", lambda line, _: _percent(_waiting(line)), narrow=False),
+    ]
+
+
+def cells(grid: Grid) -> tuple[list[str], list[list[str]]]:
+    """Titles, and a row of texts for each line."""
+    chosen = columns(grid.metric)
+    return [column.title for column in chosen], [[c.text(line, grid) for c in chosen] for line in grid.lines]
+
+
+def markdown(grid: Grid) -> str:
+    titles, rows = cells(grid)
+    rule = ["---", *["---:"] * (len(titles) - 1)]
+    table = "\n".join(f"| {' | '.join(row)} |" for row in [titles, rule, *rows])
+    return f"{table}\n\n{' '.join(legend(grid))}\n"
+
+
+def terminal(grid: Grid) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    narrow = [column for column in columns(grid.metric) if column.narrow]
+    for position, column in enumerate(narrow):
+        table.add_column(column.title, justify="right" if position else "left", no_wrap=True)
+    for line in grid.lines:
+        style = "dim" if line.strategy in ("none", "random", "all") else ""
+        table.add_row(*(column.text(line, grid) for column in narrow), style=style)
+    return table
+
+
+def legend(grid: Grid) -> list[str]:
+    """How the columns are to be read, a sentence or two each."""
+    said = [
+        f"{grid.metric}: ×100 on the validation set, mean ± sample deviation (runs).",
+        "over Random: points above Random at the same r, seed by seed.",
+        "gain kept: share of what full KD gains over no KD; blank where it gains nothing.",
+        "Queries of a run: asked = paid for without a cache, distinct = paid for with one, charged = "
+        "paid for in this grid, whose runs share their answers and so depend on the order.",
+        "GFLOPs: per instance seen, by the formula that the run follows (named) and by the paper's eq. 10.",
+        "wall: the training loop; waiting: the part of it spent waiting for the teacher.",
+    ]
+    if bill := bills(grid).get(FULL_PASS):
+        plain, cached = map(usd, bill)
+        said.insert(4, f"$: list price of a run in one month; a full pass costs {plain}, cached {cached}.")
+    if any(line.stopped for line in grid.lines):
+        said.append("†: a run was stopped by its budget.")
+    return said
+
+
+def spread(value: Spread | None, signed: bool = False) -> str:
+    if value is None:
+        return ""
+    mean = f"{round(value.mean, 1) + 0.0:{'+' if signed else ''}.1f}"  # + 0.0: a difference is never "-0.0"
+    return mean if value.deviation is None else f"{mean} ± {value.deviation:.1f}"
+
+
+def usd(value: float) -> str:
+    return f"${value:,.2f}"
+
+
+def duration(seconds: float) -> str:
+    """83 -> 1:23; 3,723 -> 1:02:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _count(line: Line, figure: Callable[[RunResult], int]) -> str:
+    return f"{line.mean(figure):,.0f}"
+
+
+def _bill(line: Line, figure: Callable[[RunResult], float | None]) -> str:
+    mean = line.mean(figure)
+    return "" if mean is None else usd(mean)
+
+
+def _as_run(line: Line) -> str:
+    schemes = list(dict.fromkeys(run.scheme for run in line.runs))
+    mean = line.mean(lambda run: run.flops.get(run.scheme))
+    return "" if mean is None else f"{mean:.3g} ({', '.join(schemes).replace('_', ' ')})"
+
+
+def _gflops(line: Line, formula: str) -> str:
+    mean = line.mean(lambda run: run.flops.get(formula))
+    return "" if mean is None else f"{mean:.3g}"
+
+
+def _waiting(line: Line) -> float | None:
+    seconds = sum(run.seconds for run in line.runs)
+    return sum(run.waited for run in line.runs) / seconds if seconds else None
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.0f} %"

@@ -1,4 +1,4 @@
-"""Small servers that misbehave, over real sockets: errors arrive as themselves, nothing corrupt as an answer."""
+"""Small servers that misbehave, over real sockets: errors arrive as themselves, no corrupt answer does."""
 
 import asyncio
 import base64
@@ -73,10 +73,8 @@ async def http_teacher(status: int, body: bytes, *, sent: int | None = None, rep
     async def serve(reader, writer):
         heads.append(await reader.readuntil(b"\r\n\r\n"))
         if reply:
-            writer.write(
-                b"HTTP/1.1 %d X\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % (status, len(body))
-            )
-            writer.write(body)
+            head = b"HTTP/1.1 %d X\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
+            writer.write(head % (status, len(body)) + body[:sent])
             await writer.drain()
         else:
             await ended.wait()

@@ -4,10 +4,8 @@ Accelerate saves what a step changes: weights (safetensors), optimizer, schedule
 run has asked is not in here but in the answers file, which is never behind.
 """
 
-import json
 import os
 import shutil
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from accelerate import Accelerator
@@ -15,28 +13,17 @@ from accelerate import Accelerator
 _PREFIX = "checkpoint-"
 
 
-@dataclass(frozen=True)
-class Progress:
-    """Where a run is: the next step, the teacher it asks, and the settings that it must go on with."""
-
-    step: int
-    fingerprint: str
-    recipe: str
-
-
-def save(accelerator: Accelerator, folder: Path, progress: Progress) -> None:
+def save(accelerator: Accelerator, folder: Path, step: int) -> None:
     """Writes `folder/checkpoint-STEP` in one atomic move; then older ones go."""
-    unfinished = folder / f".writing-{progress.step}"
+    unfinished = folder / f".writing-{step}"
     shutil.rmtree(unfinished, ignore_errors=True)
     accelerator.save_state(str(unfinished))
-    (unfinished / "progress.json").write_text(json.dumps(asdict(progress)))
     _flush(unfinished)
-    final = folder / f"{_PREFIX}{progress.step:08d}"
+    final = folder / f"{_PREFIX}{step:08d}"
     unfinished.rename(final)
     _flush_entry(folder)
-    for old in folder.glob(f"{_PREFIX}*"):
-        if old != final:
-            shutil.rmtree(old)
+    for old in set(folder.glob(f"{_PREFIX}*")) - {final}:
+        shutil.rmtree(old)
 
 
 def latest(folder: Path) -> Path | None:
@@ -44,8 +31,15 @@ def latest(folder: Path) -> Path | None:
     return max(folder.glob(f"{_PREFIX}*"), default=None)
 
 
-def progress_of(checkpoint: Path) -> Progress:
-    return Progress(**json.loads((checkpoint / "progress.json").read_text()))
+def step_of(checkpoint: Path | None) -> int:
+    """The next step to do: 0 without a checkpoint."""
+    return 0 if checkpoint is None else int(checkpoint.name.removeprefix(_PREFIX))
+
+
+def remove(folder: Path) -> None:
+    """Of a run that is finished: its model is saved, there is nothing to go on with."""
+    for checkpoint in folder.glob(f"{_PREFIX}*"):
+        shutil.rmtree(checkpoint)
 
 
 def restore(accelerator: Accelerator, checkpoint: Path) -> None:

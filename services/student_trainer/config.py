@@ -102,6 +102,8 @@ class DistillSettings(TrainingSettings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        if self.teacher is None:
+            self.strategy, self.ratio = "all", 1.0  # every row's label is there for nothing
         if self.budget_usd is not None and self.price_book is None:
             raise ValueError("budget_usd: dollars need a tariff; set price_book, or use budget_queries")
         if self.teacher is None and (self.budget_queries or self.budget_usd):

@@ -1,7 +1,6 @@
 """What one run came to: its score and its account. Written as `result.json`, a row of every table."""
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -34,16 +33,20 @@ class Questions:
         cached: answered by the server's cache, free.
         charged: paid for in this run.
         refused: not asked because the budget was spent.
+        failed: without an answer in the end.
+        checked: charged by the handshake, outside of all the others.
     """
 
     seen: int
-    asked: int
-    distinct: int
-    kept: int
-    joined: int
-    cached: int
-    charged: int
-    refused: int
+    asked: int = 0
+    distinct: int = 0
+    kept: int = 0
+    joined: int = 0
+    cached: int = 0
+    charged: int = 0
+    refused: int = 0
+    failed: int = 0
+    checked: int = 0
 
 
 @dataclass(frozen=True)
@@ -82,10 +85,7 @@ class RunResult:
         return self.scores[self.metric]
 
     def save(self, path: Path) -> None:
-        """Writes JSON beside the path, then moves it there."""
-        unfinished = path.with_suffix(".writing")
-        unfinished.write_text(json.dumps(asdict(self), indent=2) + "\n")
-        os.replace(unfinished, path)
+        write_json(path, asdict(self))
 
     @classmethod
     def from_dict(cls, row: dict[str, Any]) -> Self:
@@ -94,3 +94,10 @@ class RunResult:
             questions=Questions(**row["questions"]),
             usd=Money(**row["usd"]),
         )
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes beside the path, then moves it there: a reader finds the whole file or none."""
+    unfinished = path.with_suffix(".writing")
+    unfinished.write_text(json.dumps(content, indent=2) + "\n")
+    unfinished.replace(path)

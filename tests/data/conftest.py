@@ -26,4 +26,4 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def loaded(folder: Path) -> Callable[..., TaskData]:
-    return lambda **settings: load(DataSettings(path=str(folder), **settings))
+    return lambda **settings: load(DataSettings(data=str(folder), **settings))

@@ -157,7 +157,7 @@ SHARED = Path(__file__).parents[3] / "shared" / "data"
 def test_real_tasks(name: str, validation: str, counts: tuple[int, int], classes: int, paired: bool) -> None:
     if not (SHARED / name).is_dir():
         pytest.skip("the task's folder is not in ../shared/data")
-    task = load(DataSettings(path=str(SHARED / name), validation=validation))
+    task = load(DataSettings(data=str(SHARED / name), validation_split=validation))
     assert (len(task.train), len(task.validation)) == counts
     assert len(task.label_names) == classes
     assert set(task.train.labels or ()) == set(range(classes))

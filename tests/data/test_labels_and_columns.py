@@ -138,10 +138,10 @@ def test_columns_by_name(folder: Path, loaded: Callable[..., TaskData]) -> None:
     _both(
         folder, [{"a": "A", "b": "B", "text": "T", "text_pair": "P", "y": i, "label": "no"} for i in (0, 1)]
     )
-    named = loaded(text="a", text_pair="b", label="y")
+    named = loaded(text_column="a", pair_column="b", label_column="y")
     assert named.train.instances[0] == Instance("A", "B")
     assert named.train.labels == [0, 1]
-    assert loaded(text="a", label="y").train.instances[0] == Instance("A")
-    assert loaded(text_pair=None, label="y").train.instances[0] == Instance("T")
-    assert loaded(text_pair="b", label="y").train.instances[0] == Instance("T", "B")
-    assert loaded(label="y").train.instances[0] == Instance("T", "P")
+    assert loaded(text_column="a", label_column="y").train.instances[0] == Instance("A")
+    assert loaded(pair_column=None, label_column="y").train.instances[0] == Instance("T")
+    assert loaded(pair_column="b", label_column="y").train.instances[0] == Instance("T", "B")
+    assert loaded(label_column="y").train.instances[0] == Instance("T", "P")

@@ -17,15 +17,19 @@ MISTAKES: dict[str, tuple[dict[str, str], dict[str, object], list[str]]] = {
     # what is wrong -> files beside or in place of the good ones, settings, what the error says
     "no split": (
         {"train.jsonl": "", "other.jsonl": GOOD},
-        {"train": "trian"},
-        ["'trian'", "other.jsonl", "`train`"],
+        {"train_split": "trian"},
+        ["'trian'", "other.jsonl", "`train_split`"],
     ),
     "no rows": ({"train.jsonl": "\n"}, {}, ["train of", "no rows"]),
-    "header only": ({"train.jsonl": "", "t.tsv": "text\tlabel\n"}, {"train": "t"}, ["t of", "no rows"]),
-    "no text column": ({"train.jsonl": '{"body": "x"}\n'}, {}, ["line 1", "'body'", "`text`"]),
-    "named column": ({}, {"text": "body"}, ["no column 'body'", "'text', 'label'", "`text`"]),
-    "named pair": ({}, {"text_pair": "b"}, ["no column 'b'", "`text_pair`"]),
-    "named label": ({}, {"label": "y"}, ["validation.jsonl, line 1", "no label (y)", "`label`"]),
+    "header only": ({"train.jsonl": "", "t.tsv": "text\tlabel\n"}, {"train_split": "t"}, ["t of", "no rows"]),
+    "no text column": ({"train.jsonl": '{"body": "x"}\n'}, {}, ["line 1", "'body'", "`text_column`"]),
+    "named column": ({}, {"text_column": "body"}, ["no column 'body'", "'text', 'label'", "`text_column`"]),
+    "named pair": ({}, {"pair_column": "b"}, ["no column 'b'", "`pair_column`"]),
+    "named label": (
+        {},
+        {"label_column": "y"},
+        ["validation.jsonl, line 1", "no label (y)", "`label_column`"],
+    ),
     "null text": (
         {"train.jsonl": GOOD + '{"text": null}\n'},
         {},
@@ -41,14 +45,14 @@ MISTAKES: dict[str, tuple[dict[str, str], dict[str, object], list[str]]] = {
     "null pair": (
         {"train.jsonl": json.dumps(PAIR) + "\n" + json.dumps(PAIR | {"text_pair": None}) + "\n"},
         {},
-        ["line 2", "'text_pair'", "`text_pair: null`"],
+        ["line 2", "'text_pair'", "`pair_column: null`"],
     ),
     "late pair": (
         {"train.jsonl": GOOD + json.dumps(PAIR)},
         {},
         ["train.jsonl, line 5", "a pair, after rows"],
     ),
-    "half paired": ({"train.jsonl": json.dumps(PAIR)}, {}, ["train of", "validation of", "`text_pair`"]),
+    "half paired": ({"train.jsonl": json.dumps(PAIR)}, {}, ["train of", "validation of", "`pair_column`"]),
     "unlabelled validation": (
         {"validation.jsonl": GOOD + '\n{"text": "x", "label": -1}\n'},
         {},
@@ -84,15 +88,15 @@ MISTAKES: dict[str, tuple[dict[str, str], dict[str, object], list[str]]] = {
     "not UTF-8": ({"train.jsonl": GOOD + "\udce9"}, {}, ["train.jsonl, line 5", "not UTF-8"]),
     "fields": (
         {"train.jsonl": "", "t.tsv": "text\tlabel\na\t1\nb\n"},
-        {"train": "t"},
+        {"train_split": "t"},
         ["t.tsv, line 3", "1 fields"],
     ),
-    "open quote": ({"t.csv": 'text,label\n"a,1\n'}, {"train": "t"}, ["t.csv", "quote"]),
-    "no parquet": ({"t.parquet": "PAR1"}, {"train": "t"}, ["t.parquet", "Parquet"]),
+    "open quote": ({"t.csv": 'text,label\n"a,1\n'}, {"train_split": "t"}, ["t.csv", "quote"]),
+    "no parquet": ({"t.parquet": "PAR1"}, {"train_split": "t"}, ["t.parquet", "Parquet"]),
     "two formats": ({"train.tsv": "text\tlabel\n"}, {}, ["train.jsonl or train.tsv", "keep one"]),
     "lost shard": (
         {"t-00000-of-00002.jsonl": GOOD},
-        {"train": "t"},
+        {"train_split": "t"},
         ["t-00000-of-00002.jsonl", "1 of 2", "add"],
     ),
     "labels.json": ({"labels.json": '{"0": "a"}'}, {}, ["labels.json", "list of the class names"]),
@@ -120,7 +124,7 @@ def test_mistakes(
 @pytest.mark.parametrize(("path", "says"), [("./nowhere", "no folder"), ("glue", "hub is out of reach")])
 def test_no_such_data(path: str, says: str) -> None:
     with pytest.raises(DataError, match=says):
-        load(DataSettings(path=path))
+        load(DataSettings(data=path))
 
 
 def test_hub_splits_are_listed(folder: Path, loaded: Callable[..., TaskData]) -> None:

@@ -43,9 +43,9 @@ def records(settings: DataSettings, rows: Iterator[Located]) -> Iterator[tuple[s
     columns: Columns | None = None
     for where, row in rows:
         columns = columns or choose(settings, where, row)
-        if settings.text_pair == "auto" and not columns.text_pair and dict(PAIRS).get(columns.text) in row:
+        if settings.pair_column == "auto" and not columns.text_pair and dict(PAIRS).get(columns.text) in row:
             raise DataError(
-                f"{where}: a pair, after rows that are none: set `text_pair`, or correct the rows"
+                f"{where}: a pair, after rows that are none: set `pair_column`, or correct the rows"
             )
         yield where, columns.record(where, row)
 
@@ -53,18 +53,18 @@ def records(settings: DataSettings, rows: Iterator[Located]) -> Iterator[tuple[s
 def choose(settings: DataSettings, where: str, row: Row) -> Columns:
     """Columns by the settings, or by the names that are usual. Raises DataError if a text is missing."""
     text, pair = _pair(settings, row)
-    for setting, column in (("text", text), ("text_pair", pair)):
+    for setting, column in (("text_column", text), ("pair_column", pair)):
         if column is not None and column not in row:
             raise DataError(_missing(where, column, row, setting))
     return Columns(text, pair, label_candidates(settings))
 
 
 def label_candidates(settings: DataSettings) -> tuple[str, ...]:
-    return LABELS if settings.label == "auto" else (settings.label,)
+    return LABELS if settings.label_column == "auto" else (settings.label_column,)
 
 
 def _pair(settings: DataSettings, row: Row) -> tuple[str, str | None]:
-    text, pair = settings.text, settings.text_pair
+    text, pair = settings.text_column, settings.pair_column
     if pair == "auto":
         known = (both for both in PAIRS if text in ("auto", both[0]))
         first, second = next((both for both in known if set(both) <= row.keys()), (text, None))
@@ -85,7 +85,7 @@ def _text(where: str, column: str, row: Row) -> str:
     value = row.get(column)
     if not isinstance(value, str):
         remedy = (
-            "`text_pair: null` reads the first texts alone"
+            "`pair_column: null` reads the first texts alone"
             if column in dict(PAIRS).values()
             else "correct it"
         )

@@ -91,7 +91,7 @@ def _numbers(labels: list[str]) -> tuple[str, ...]:
 def _words(labels: list[str]) -> tuple[str, ...]:
     if len(labels) > _MOST_INFERRED:
         raise DataError(
-            f"{len(labels)} different labels, such as {shown(labels[:3])}: is `label` the right column? "
+            f"{len(labels)} different labels, such as {shown(labels[:3])}: is `label_column` the right column? "
             "If so, give label_names"
         )
     return tuple(labels)

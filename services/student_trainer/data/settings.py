@@ -12,23 +12,25 @@ class DataError(ValueError):
     """The data cannot be used; the text names the file, the row, the column, the value and the remedy."""
 
 
-class DataSettings(BaseModel, extra="forbid", frozen=True):
-    path: str = Field(
+class DataSettings(BaseModel, extra="forbid"):
+    data: str = Field(
         description="folder with train and validation as .jsonl, .json, .csv, .tsv or .parquet (one file, "
         "numbered shards, or a sub-folder each), or the name of a data set on the Hugging Face hub"
     )
     subset: str | None = Field(None, description="configuration of a hub data set, such as mrpc of glue")
-    train: str = Field("train", description="split to learn from; its labels may be missing")
-    validation: str = Field(
+    train_split: str = Field("train", description="split to learn from; its labels may be missing")
+    validation_split: str = Field(
         "validation", description="split to evaluate on; valid, val and dev are tried too"
     )
-    text: str = Field(
+    text_column: str = Field(
         "auto", description="column of the text; auto tries text, sentence, sentence1, premise, …"
     )
-    text_pair: str | None = Field(
+    pair_column: str | None = Field(
         "auto", description="column of the second text; auto takes the usual partner of the first; null: none"
     )
-    label: str = Field("auto", description="column of the label; auto tries label, gold_label, Quality, …")
+    label_column: str = Field(
+        "auto", description="column of the label; auto tries label, gold_label, Quality, …"
+    )
     label_names: list[str] | None = Field(
         None,
         description="class names in order of the class ids; else the data set's own (features, labels.txt, "

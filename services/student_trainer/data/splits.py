@@ -35,12 +35,12 @@ class Split:
 
 def open_splits(settings: DataSettings) -> tuple[Split, Split]:
     """Train and validation. Raises DataError if either is missing; lists what is there."""
-    folder = Path(settings.path).expanduser()
+    folder = Path(settings.data).expanduser()
     if not folder.is_dir() or settings.subset is not None or _has_card(folder):
         opened = partial(_of_hub, _downloaded(settings), settings)
     else:
         opened = partial(_of_folder, folder, settings)
-    return opened("train", settings.train), opened("validation", settings.validation)
+    return opened("train_split", settings.train_split), opened("validation_split", settings.validation_split)
 
 
 def _has_card(folder: Path) -> bool:
@@ -66,13 +66,13 @@ def _of_folder(folder: Path, settings: DataSettings, setting: str, split: str) -
 def _of_hub(loaded: datasets.DatasetDict, settings: DataSettings, setting: str, split: str) -> Split:
     found = next((name for name in _ALIASES.get(split, (split,)) if name in loaded), None)
     if found is None:
-        raise DataError(_no_split(settings.path, split, setting, loaded))
+        raise DataError(_no_split(settings.data, split, setting, loaded))
     dataset = loaded[found]
     classes = names.class_names(dataset.features)
     return Split(
-        name=f"{found} of {settings.path}",
+        name=f"{found} of {settings.data}",
         version=dataset._fingerprint,
-        rows=lambda: _rows(f"{settings.path}, {found}", dataset, classes),
+        rows=lambda: _rows(f"{settings.data}, {found}", dataset, classes),
         label_names=names.of_label(classes, settings),
     )
 
@@ -90,13 +90,13 @@ def _no_split(place: str, split: str, setting: str, there: Iterable[str]) -> str
 
 
 def _downloaded(settings: DataSettings) -> datasets.DatasetDict:
-    if settings.path.startswith((".", "/", "~")) and not Path(settings.path).expanduser().is_dir():
-        raise DataError(f"path: {settings.path!r} is no folder")
+    if settings.data.startswith((".", "/", "~")) and not Path(settings.data).expanduser().is_dir():
+        raise DataError(f"data: {settings.data!r} is no folder")
     try:
-        return datasets.load_dataset(settings.path, settings.subset)
+        return datasets.load_dataset(settings.data, settings.subset)
     except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
         raise DataError(
-            f"path: {settings.path!r}, subset {settings.subset!r}: {error.__cause__ or error}; correct "
+            f"data: {settings.data!r}, subset {settings.subset!r}: {error.__cause__ or error}; correct "
             "the name or the subset; if the hub is out of reach, give a folder with train.jsonl and "
             "validation.jsonl"
         ) from error

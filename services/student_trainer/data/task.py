@@ -87,7 +87,7 @@ def _refuse_half_paired(train: "_Table", validation: "_Table") -> None:
     if train.paired != validation.paired:
         pairs, texts = (train, validation) if train.paired else (validation, train)
         raise DataError(
-            f"{pairs.split.name} has pairs, {texts.split.name} has single texts: set `text_pair` to the "
+            f"{pairs.split.name} has pairs, {texts.split.name} has single texts: set `pair_column` to the "
             "column of the second text, or to null"
         )
 
@@ -112,8 +112,8 @@ class _Table:
         if self._column("label").null_count:
             where = self._place_of(None)
             raise DataError(
-                f"{where}: no label ({self._settings.label}); every row of validation needs one: correct "
-                "`label` or the row, or set `validation` to a split with labels"
+                f"{where}: no label ({self._settings.label_column}); every row of validation needs one: correct "
+                "`label_column` or the row, or set `validation_split` to a split with labels"
             )
 
     def rows(self, ids: dict[str, int], label_names: tuple[str, ...]) -> Rows:
@@ -160,7 +160,14 @@ class _Table:
 
     def _kept(self) -> datasets.Dataset:
         settings = self._settings
-        asked = (_FORMAT, self.split.version, settings.text, settings.text_pair, settings.label, self._limit)
+        asked = (
+            _FORMAT,
+            self.split.version,
+            settings.text_column,
+            settings.pair_column,
+            settings.label_column,
+            self._limit,
+        )
         try:
             return datasets.Dataset.from_generator(
                 self._generate,

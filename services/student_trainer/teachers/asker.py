@@ -84,6 +84,11 @@ class Asker:
         self._pending: dict[bytes, asyncio.Future[Answer | None]] = {}
         self._rounds: set[asyncio.Future[None]] = set()
 
+    @property
+    def description(self) -> Description:
+        """What the teacher is."""
+        return self._client.description
+
     async def ask(self, step: int, rows: Sequence[int], instances: Sequence[Instance]) -> list[Answer | None]:
         """One answer for each instance, in their order; None where the budget refused.
 

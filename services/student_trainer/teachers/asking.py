@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from threading import Thread
 
 from student_trainer.teachers.asker import Asker
-from teacher_api.messages import Answer, Instance
+from teacher_api.messages import Answer, Description, Instance
 
 GRACE_S = 10.0  # at the end: how long questions under way may take to bring their answers home
 
@@ -40,6 +40,11 @@ class Asking:
     def spent(self) -> bool:
         """Whether the budget has refused a question."""
         return self._asker.spent
+
+    @property
+    def description(self) -> Description:
+        """What the teacher is."""
+        return self._asker.description
 
     def submit(
         self, step: int, rows: Sequence[int], instances: Sequence[Instance]

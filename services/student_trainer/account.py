@@ -1,0 +1,115 @@
+"""What a run cost: its questions by sieve, its bill in four ways, its FLOPs by formula."""
+
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from student_trainer.config import DistillSettings
+from student_trainer.costs import flops
+from student_trainer.costs.database import open_database
+from student_trainer.costs.prices import UNPRICED, Tariff
+from student_trainer.costs.summary import Sieves, sieves
+from student_trainer.data import Rows
+from student_trainer.dynamics.uncertainty import SCORES
+from student_trainer.result import Money, Questions
+from teacher_api.messages import Description, Instance
+
+GIGA = 1e9
+SAMPLE = 2000  # rows whose tokens are counted
+
+
+def questions(answers: Path, run: str, seen: int) -> tuple[Questions, Sieves]:
+    """The run's sieves, out of the ledger; all zero where nothing was ever asked."""
+    if not answers.exists():
+        return Questions(seen=seen), Sieves()
+    with closing(open_database(answers)) as database:
+        found = sieves(database, run)
+    counts = found.counts
+    asked = sum(counts.values())
+    return Questions(seen=seen, asked=asked, distinct=found.distinct, checked=found.checked, **counts), found
+
+
+def money(tariff: Tariff, train: Rows, epochs: float, found: Sieves) -> Money:
+    """The four ways to pay, each within one calendar month."""
+    if tariff is UNPRICED:
+        return Money()
+    every, once = _units(tariff, train.instances)
+
+    def usd(units: float) -> float:
+        return float(tariff.usd(round(units)))
+
+    return Money(usd(every * epochs), usd(once), usd(found.units), usd(found.distinct_units))
+
+
+def compute(
+    settings: DistillSettings,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    teacher: Description | None,
+    train: Rows,
+) -> tuple[str, dict[str, float]]:
+    """The cost scheme that the run followed, and GFLOPs per instance seen under each formula.
+
+    With the student's real sizes and the data's real lengths, the student's tokens standing for the
+    teacher's where the tokenizers differ. Backward counts twice the forward, as it really does.
+    """
+    ours = flops.Shape.of_config(model.config)
+    lengths = _lengths(tokenizer, train, settings.max_length)
+    n = len(lengths)
+    cost = flops.PerInstance(
+        flops.forward(ours, lengths) / n / GIGA,
+        flops.backward(ours, lengths) / n / GIGA,
+        0.0 if teacher is None else _teacher_forward(teacher, lengths) / n / GIGA,
+    )
+    r = 1.0 if settings.strategy == "all" else settings.ratio
+    columns = {
+        "full": cost.full(),
+        "eq10": cost.eq10(r),
+        "backward_on_all": cost.backward_on_all(r),
+        "two_pass": cost.two_pass(r),
+        "random": cost.random(r),
+    }
+    return scheme(settings), columns
+
+
+def scheme(settings: DistillSettings) -> str:
+    """Which formula counts what this run computes."""
+    if settings.strategy == "all":
+        return "full"
+    if settings.label_loss == "all":
+        return "backward_on_all"
+    return "two_pass" if settings.strategy in SCORES else "random"
+
+
+def _teacher_forward(teacher: Description, lengths: Sequence[int]) -> int:
+    shape = flops.Shape(teacher.layers, teacher.hidden_size, teacher.intermediate_size, len(teacher.labels))
+    return flops.forward(shape, [min(length, teacher.max_length) for length in lengths])
+
+
+def _lengths(tokenizer: PreTrainedTokenizerBase, rows: Rows, max_length: int) -> list[int]:
+    """Tokens of evenly spaced rows, special tokens included."""
+    step = max(1, len(rows) // SAMPLE)
+    sample = rows.instances[::step]
+    pairs = [instance.text_pair for instance in sample]
+    ids = tokenizer(
+        [instance.text for instance in sample],
+        None if None in pairs else pairs,
+        truncation="longest_first",
+        max_length=max_length,
+        padding=False,
+    )["input_ids"]
+    return [len(row) for row in ids]
+
+
+def _units(tariff: Tariff, instances: Sequence[Instance]) -> tuple[int, int]:
+    """Units of all instances, and of the distinct ones."""
+    every, once = 0, 0
+    seen: set[int] = set()
+    for instance in instances:
+        units, name = tariff.units(instance.characters), hash((instance.text, instance.text_pair))
+        every += units
+        once += 0 if name in seen else units
+        seen.add(name)
+    return every, once

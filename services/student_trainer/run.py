@@ -1,0 +1,129 @@
+"""One training run, from its settings to a saved student and its account."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+from torch.utils.tensorboard import SummaryWriter
+
+from student_trainer import account, checkpoint, data, student
+from student_trainer.config import DistillSettings, FinetuneSettings
+from student_trainer.data import TaskData
+from student_trainer.evaluate import evaluate
+from student_trainer.learner import Learner
+from student_trainer.loop import Schedule, Step, distil
+from student_trainer.result import RunResult
+from student_trainer.run_card import RunCard
+from student_trainer.teacher_side import TeacherSide, open_teacher, tariff_of
+
+EVALUATION_BATCH = 64
+
+Watch = Callable[[Step, int], None]  # told of each step, and how many are planned
+
+
+@dataclass
+class Spell:
+    """What this process did of the run: the next step, seconds in the loop, and of these waiting."""
+
+    next_step: int
+    seconds: float = 0.0
+    waited: float = 0.0
+
+
+def finetune(settings: FinetuneSettings, watch: Watch | None = None) -> RunResult:
+    """A model from labels alone: the same loop, with no teacher in it."""
+    return run(DistillSettings(**settings.model_dump()), watch)
+
+
+def run(settings: DistillSettings, watch: Watch | None = None) -> RunResult:
+    """Trains, evaluates and saves one student under `settings.output`; a finished run is only read.
+
+    Raises:
+        ConfigError, DataError, StudentError, PriceBookError, TeacherUrlError, HandshakeError: before
+            anything is spent.
+        TeacherError: a question failed for good; all that was answered is kept.
+    """
+    card = RunCard.open(settings)
+    finished = _finished(settings.output)
+    if finished:
+        return finished
+    tariff = tariff_of(settings)
+    task = data.load(settings)
+    model, tokenizer = student.load(
+        settings.student, task.label_names, settings.student_layers, settings.seed
+    )
+    schedule = Schedule(len(task.train), settings.batch_size, settings.epochs, settings.seed)
+    learner = Learner(model, tokenizer, settings, schedule.total)
+    with open_teacher(settings, task, card) as teacher:
+        spell = _train(settings, learner, task, teacher, schedule, watch)
+    bare = learner.accelerator.unwrap_model(learner.model)
+    scores = evaluate(
+        bare, tokenizer, task.validation, settings.max_length, EVALUATION_BATCH, learner.accelerator.device
+    )
+    student.save(bare, tokenizer, settings.output / "model")
+    seen = sum(len(schedule.rows_of(step)) for step in range(spell.next_step))
+    questions, sieves = account.questions(settings.answers, card.id, seen)
+    scheme, flops = account.compute(settings, bare, tokenizer, teacher.description, task.train)
+    result = RunResult(
+        strategy="none" if settings.teacher is None else settings.strategy,
+        ratio=0.0 if settings.teacher is None else settings.ratio,
+        seed=settings.seed,
+        metric=settings.metric,
+        scores=scores,
+        steps=spell.next_step,
+        stopped=spell.next_step < schedule.total,
+        questions=questions,
+        usd=account.money(tariff, task.train, settings.epochs, sieves),
+        flops=flops,
+        scheme=scheme,
+        seconds=spell.seconds,
+        waited=spell.waited,
+    )
+    result.save(settings.output / "result.json")
+    if not result.stopped:
+        checkpoint.remove(settings.output)
+    return result
+
+
+def _finished(output: Path) -> RunResult | None:
+    """The folder's result, if its run is done; one that its budget stopped may go on with more."""
+    path = output / "result.json"
+    if not path.exists():
+        return None
+    result = RunResult.from_dict(json.loads(path.read_text()))
+    return None if result.stopped else result
+
+
+def _train(
+    settings: DistillSettings,
+    learner: Learner,
+    task: TaskData,
+    teacher: TeacherSide,
+    schedule: Schedule,
+    watch: Watch | None,
+) -> Spell:
+    """The loop, with what is done beside it: checkpoints, scalars, progress."""
+    found = checkpoint.latest(settings.output)
+    spell = Spell(start := checkpoint.step_of(found))
+    began = perf_counter()
+    with SummaryWriter(settings.output / "scalars", purge_step=start) as scalars:
+        if found:
+            checkpoint.restore(learner.accelerator, found)  # last: it sets the random state of the step
+        for step in distil(learner, task.train, teacher.asks, settings, teacher.permutation, start):
+            spell.next_step, spell.waited = step.number + 1, spell.waited + step.waited
+            _write(scalars, step)
+            if spell.next_step % settings.checkpoint_steps == 0:
+                checkpoint.save(learner.accelerator, settings.output, spell.next_step)
+            if watch:
+                watch(step, schedule.total)
+    if spell.next_step < schedule.total:
+        checkpoint.save(learner.accelerator, settings.output, spell.next_step)
+    spell.seconds = perf_counter() - began
+    return spell
+
+
+def _write(scalars: SummaryWriter, step: Step) -> None:
+    for name in ("loss", "asked", "answered", "waited", "learning_rate"):
+        scalars.add_scalar(name, getattr(step, name), step.number)

@@ -1,0 +1,79 @@
+"""Whose folder an output folder is: written once at a run's start, checked when it is resumed."""
+
+import json
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from student_trainer.config import ConfigError, DistillSettings
+from student_trainer.result import write_json
+
+# Where things are and what may be raised on the way: everything else makes another run.
+_FREE = {"output", "resume", "answers", "teacher", "checkpoint_steps", "budget_queries", "budget_usd"}
+
+
+@dataclass(frozen=True)
+class RunCard:
+    """A run's name in the ledger, and the settings that it must go on with.
+
+    Attributes:
+        folder: the run's output folder.
+        id: unique among all runs that share an answers file.
+        recipe: the settings that change its outcome, as plain JSON values.
+    """
+
+    folder: Path
+    id: str
+    recipe: dict[str, Any]
+
+    @classmethod
+    def open(cls, settings: DistillSettings) -> Self:
+        """The card of the folder's run, begun now or resumed.
+
+        Raises:
+            ConfigError: the folder holds a run and `resume` is not set, or a run of other settings.
+        """
+        folder, recipe = settings.output, recipe_of(settings)
+        path = folder / "run.json"
+        if not path.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            card = cls(folder, uuid.uuid4().hex, recipe)
+            write_json(path, {"id": card.id, "recipe": recipe})
+            return card
+        if not settings.resume:
+            raise ConfigError(f"output: {folder} holds a run; set resume, or another folder")
+        card = cls(folder, **json.loads(path.read_text()))
+        card._refuse_changes(recipe)
+        return card
+
+    def pin(self, fingerprint: str) -> None:
+        """Remembers the teacher that the run began with.
+
+        Raises:
+            ConfigError: the run began with another one.
+        """
+        path = self.folder / "teacher.json"
+        if not path.exists():
+            write_json(path, {"fingerprint": fingerprint})
+        began = json.loads(path.read_text())["fingerprint"]
+        if began != fingerprint:
+            raise ConfigError(
+                f"teacher: its fingerprint is {fingerprint[:12]}…, this run began with {began[:12]}…; "
+                "serve that one again, or start a new run"
+            )
+
+    def _refuse_changes(self, recipe: dict[str, Any]) -> None:
+        changed = [
+            f"{name}: this run began with {self.recipe.get(name)!r}, not {recipe.get(name)!r}"
+            for name in sorted(self.recipe.keys() | recipe.keys())
+            if self.recipe.get(name) != recipe.get(name)
+        ]
+        if changed:
+            raise ConfigError("\n".join([*changed, "resume with the same settings, or start a new run"]))
+
+
+def recipe_of(settings: DistillSettings) -> dict[str, Any]:
+    """The settings that change a run's outcome."""
+    recipe: dict[str, Any] = settings.model_dump(mode="json", exclude=_FREE)
+    return recipe

@@ -8,7 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from student_trainer.costs.database import open_database, transaction
@@ -127,6 +127,7 @@ def test_a_transaction_that_fails_leaves_nothing(database: sqlite3.Connection) -
     assert ledger.charged() == Charged()
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(

@@ -5,7 +5,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from student_trainer.costs.prices import (
@@ -93,6 +93,7 @@ def test_every_feature_of_every_book_loads(name: str) -> None:
         assert tariff.as_of.year >= 2026
 
 
+@settings(deadline=None)
 @given(
     before=st.integers(0, 10_000_000),
     parts=st.lists(st.integers(0, 3_000_000), max_size=8),

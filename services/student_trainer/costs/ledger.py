@@ -78,6 +78,9 @@ class Charged:
         return Charged(self.queries + other.queries, self.units + other.units, self.usd + other.usd)
 
 
+FREE = Charged()
+
+
 @dataclass(frozen=True)
 class Total:
     """One run's questions to one teacher that ended alike. `units` is their size, paid for or saved."""
@@ -109,12 +112,13 @@ class Ledger:
         """
         month = month_of(at)
         start = paid = self.charged(self.tariff.name, month)
+        rows = []
         for entry in entries:
-            size = self.tariff.units(entry.question.characters)
-            units = size * entry.queries
-            price = Charged(entry.queries, units, self.tariff.usd(units, before=paid.units))
-            self.database.execute(_INSERT, self._columns(step, entry, size, price.usd, at))
+            units = self.tariff.units(entry.question.characters)
+            price = self._price(units, entry.queries, before=paid.units)
+            rows.append(_columns(entry, units, price.usd))
             paid += price
+        self._insert(step, rows, at)
         if paid != start:
             self.database.execute(
                 "INSERT OR REPLACE INTO charged VALUES (?, ?, ?, ?, ?, ?)",
@@ -128,25 +132,34 @@ class Ledger:
             " AND tariff = IFNULL(:tariff, tariff) AND month = IFNULL(:month, month)",
             {"account": self.account, "tariff": tariff, "month": month},
         )
-        return sum((Charged(queries, units, Decimal(usd)) for queries, units, usd in rows), Charged())
+        return sum((Charged(queries, units, Decimal(usd)) for queries, units, usd in rows), FREE)
 
-    def _columns(self, step: int, entry: Entry, size: int, usd: Decimal, at: datetime) -> dict[str, object]:
-        question = entry.question
-        return {
+    def _price(self, units: int, queries: int, before: int) -> Charged:
+        units *= queries
+        return Charged(queries, units, self.tariff.usd(units, before)) if queries else FREE
+
+    def _insert(self, step: int, rows: Iterable[dict[str, object]], at: datetime) -> None:
+        shared = {
             "run": self.run,
             "step": step,
-            "row": question.row,
             "teacher": self.teacher,
-            "key": question.key,
-            "outcome": entry.outcome,
-            "characters": question.characters,
-            "units": size,
-            "queries": entry.queries,
-            "usd": _text(usd),
             "account": self.account,
             "tariff": self.tariff.name,
             "at": at.astimezone(UTC).isoformat(timespec="milliseconds"),
         }
+        self.database.executemany(_INSERT, (shared | row for row in rows))
+
+
+def _columns(entry: Entry, units: int, usd: Decimal) -> dict[str, object]:
+    return {
+        "row": entry.question.row,
+        "key": entry.question.key,
+        "outcome": entry.outcome,
+        "characters": entry.question.characters,
+        "units": units,
+        "queries": entry.queries,
+        "usd": _text(usd),
+    }
 
 
 def totals(database: sqlite3.Connection, run: str) -> list[Total]:

@@ -34,7 +34,7 @@ def bench(settings: BenchSettings, run: sweep.Run, check: Check, console: Consol
     recipe = sweep.recipe_of(settings, check(settings))
     results = sweep.open_results(settings, recipe)
     cells = sweep.plan(settings)
-    about = report.About(settings.path, recipe, len(cells), date.today())
+    about = report.About(settings.data, recipe, len(cells), date.today())
     with Display(cells, results, console or Console(stderr=True)) as display:
         for _ in sweep.sweep(settings, run, results, display):
             publish(Grid.of(results.all()), settings.output, about)

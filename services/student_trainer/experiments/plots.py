@@ -68,8 +68,7 @@ def curve(grid: Grid) -> Figure:
     axes.grid(axis="y", color=MUTED, alpha=0.18, linewidth=0.8)
     axes.tick_params(length=3)
     if grid.selections:
-        drawn, names = axes.get_legend_handles_labels()
-        _legend(axes, [one.lines[0] for one in drawn], names)  # without the error bars
+        _legend(axes)
     return figure
 
 
@@ -94,7 +93,7 @@ def bill(grid: Grid) -> Figure:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"${value:,.4g}"))
     axes.tick_params(axis="y", length=0)
     axes.spines.left.set_visible(False)
-    _legend(axes, *axes.get_legend_handles_labels())
+    _legend(axes)
     return figure
 
 
@@ -108,27 +107,26 @@ def _save(name: str, picture: Callable[[Grid], Figure], grid: Grid, folder: Path
     return path
 
 
-def _legend(axes: Axes, drawn: list[Any], names: list[str]) -> None:
-    axes.legend(
-        drawn, names, loc="lower left", bbox_to_anchor=(0, 1), ncols=4, frameon=False, borderaxespad=0.2
-    )
+def _legend(axes: Axes) -> None:
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, frameon=False, borderaxespad=0.2)
 
 
 def _strategy(axes: Axes, lines: list[Line]) -> None:
-    strategy = lines[0].strategy
-    axes.errorbar(
-        [_budget(line) for line in lines],
-        [line.score.mean for line in lines],
-        [line.score.deviation or 0 for line in lines],
-        color=COLOURS[strategy],
-        marker=MARKERS[strategy],
-        markersize=6,
+    name, strategy = lines[0].name, lines[0].strategy
+    budgets, scores = [_budget(line) for line in lines], [line.score.mean for line in lines]
+    colour, marker = COLOURS[strategy], MARKERS[strategy]
+    deviations = [line.score.deviation or 0 for line in lines]
+    axes.errorbar(budgets, scores, deviations, fmt="none", color=colour, elinewidth=1.1, capsize=3, zorder=3)
+    axes.plot(
+        budgets,
+        scores,
+        color=colour,
+        marker=marker,
+        markersize=7,
         markeredgecolor=PAPER,
         linewidth=1.8,
-        elinewidth=1.1,
-        capsize=3,
-        label=lines[0].name,
-        zorder=3,
+        label=name,
+        zorder=4,
     )
 
 

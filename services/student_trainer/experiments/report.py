@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from student_trainer.experiments import table
 from student_trainer.experiments.plots import INK, MUTED, PAPER
-from student_trainer.experiments.summary import Grid, Line, bills
+from student_trainer.experiments.summary import Grid, Line
 
 _PAGE_COLOURS = {INK: "var(--ink)", MUTED: "var(--muted)", PAPER: "var(--paper)"}
 
@@ -43,7 +43,6 @@ def render(grid: Grid, pictures: Mapping[str, Path], about: About) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["usd"] = table.usd
     titles, texts = table.cells(grid)
     return environment.get_template("report.html").render(
         title=f"Distilling with fewer questions: {about.data}",
@@ -52,11 +51,10 @@ def render(grid: Grid, pictures: Mapping[str, Path], about: About) -> str:
         finished=sum(len(line.runs) for line in grid.lines),
         planned=about.planned,
         findings=findings(grid),
-        pictures={"bill": ""} | {name: inline(path) for name, path in pictures.items()},
+        pictures={name: inline(path) for name, path in pictures.items()},
         titles=titles,
         rows=list(zip(grid.lines, texts, strict=True)),
         legend=table.legend(grid),
-        bills=bills(grid),
         tariff=f"{about.recipe.get('price_book')}, {about.recipe.get('price_feature')}",
         recipe={name: value for name, value in about.recipe.items() if value is not None},
     )

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from rich.table import Table
 
-from student_trainer.experiments.summary import FULL_PASS, Grid, Line, Spread, bills
+from student_trainer.experiments.summary import FULL_PASS, NAMES, Grid, Line, Spread, bills
 from student_trainer.result import RunResult
 
 
@@ -37,10 +38,12 @@ def columns(metric: str) -> list[Column]:
     ]
 
 
-def cells(grid: Grid) -> tuple[list[str], list[list[str]]]:
-    """Titles, and a row of texts for each line."""
-    chosen = columns(grid.metric)
-    return [column.title for column in chosen], [[c.text(line, grid) for c in chosen] for line in grid.lines]
+def cells(grid: Grid, narrow: bool = False) -> tuple[list[str], list[list[str]]]:
+    """Titles, and a row of texts for each line; a column with nothing in it is left out."""
+    chosen = [column for column in columns(grid.metric) if column.narrow or not narrow]
+    texts = [[column.text(line, grid) for line in grid.lines] for column in chosen]
+    said = [(column.title, text) for column, text in zip(chosen, texts, strict=True) if any(text)]
+    return [title for title, _ in said], [list(row) for row in zip(*(text for _, text in said), strict=True)]
 
 
 def markdown(grid: Grid) -> str:
@@ -51,13 +54,14 @@ def markdown(grid: Grid) -> str:
 
 
 def terminal(grid: Grid) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    narrow = [column for column in columns(grid.metric) if column.narrow]
-    for position, column in enumerate(narrow):
-        table.add_column(column.title, justify="right" if position else "left", no_wrap=True)
-    for line in grid.lines:
-        style = "dim" if line.strategy in ("none", "random", "all") else ""
-        table.add_row(*(column.text(line, grid) for column in narrow), style=style)
+    """Fits 80 columns."""
+    titles, rows = cells(grid, narrow=True)
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    for position, title in enumerate(titles):
+        side: Literal["left", "right"] = "right" if position else "left"
+        table.add_column(title.replace(" ", "\n"), justify=side, vertical="bottom", no_wrap=True)
+    for line, row in zip(grid.lines, rows, strict=True):
+        table.add_row(*row, style="dim" if line.strategy in NAMES else "")
     return table
 
 

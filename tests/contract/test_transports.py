@@ -150,7 +150,7 @@ def test_any_texts_get_the_plain_forwards_answers_over_every_transport(
         return answers
 
     async def ask_all():
-        grpc, http = connect(f"grpc://{server.grpc}"), connect(f"http://{server.http}")
+        grpc, http = connect(f"grpc://{server.grpc}"), connect(server.url)
         return await asyncio.gather(ask(grpc), ask(http), ask(in_process))
 
     for answers in asyncio.run(ask_all()):

@@ -14,7 +14,7 @@ from teacher_api.messages import Answer, Description, Instance, Outputs, Usage, 
 logger = logging.getLogger(__name__)
 
 FIRST_PAUSE_S = 0.1
-LONGEST_PAUSE_S = 10.0
+LONGEST_PAUSE_S = 5.0
 MAX_BYTES = 6 * 2**20  # of one request or its answer: below the 8 MiB that a message may have
 
 
@@ -150,7 +150,8 @@ class Client:
         fault = _fault(answer.outputs or Outputs(), want, self.description)
         if not fault:
             return answer
-        return Answer(error=InternalError(f"the teacher's answer does not fit the question: {fault}"))
+        error = InternalError(f"the teacher's answer does not fit the question: {fault}")
+        return Answer(charged=answer.charged, error=error)
 
 
 class _Tries:

@@ -50,7 +50,8 @@ def decode(tensor: pb.Tensor, *, rank: int | None = None, max_bytes: int = MAX_B
         max_bytes: the most that it may hold.
 
     Raises:
-        TensorError: unknown dtype, another rank, too large, or not exactly product(shape) elements.
+        TensorError: unknown dtype, another rank, too large, not exactly product(shape) elements, or a
+            shape that no array can have.
     """
     dtype = _DTYPES.get(tensor.dtype)
     if dtype is None:
@@ -63,7 +64,10 @@ def decode(tensor: pb.Tensor, *, rank: int | None = None, max_bytes: int = MAX_B
         raise TensorError(f"shape {shape} needs {size} bytes; the limit is {max_bytes}")
     if size != len(tensor.data):
         raise TensorError(f"shape {shape} of {dtype.name} needs {size} bytes, not {len(tensor.data)}")
-    return np.frombuffer(tensor.data, dtype=dtype).reshape(shape)
+    try:
+        return np.frombuffer(tensor.data, dtype=dtype).reshape(shape)
+    except ValueError as error:  # numpy's own limits: 64 axes; the other axes of an empty array
+        raise TensorError(f"no array has shape {shape}: {error}") from error
 
 
 def _names() -> str:

@@ -46,6 +46,7 @@ ENV HF_HOME=/cache/huggingface \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility
 WORKDIR /runs
 USER 10001:10001
-STOPSIGNAL SIGTERM
+# What Ctrl-C sends: the trainer says what is kept, and how to go on.
+STOPSIGNAL SIGINT
 ENTRYPOINT ["student-trainer"]
 CMD ["--help"]

@@ -183,6 +183,11 @@ def test_each_waits_for_a_health_check_of_the_one_it_needs() -> None:
     assert "/readyz" in only(DOCKERFILES[0], "HEALTHCHECK").args[-1]
 
 
+def test_our_programs_hear_signals_from_their_first_moment() -> None:
+    services = application(*GPU)["services"]
+    assert services["teacher"]["init"] is services["trainer"]["init"] is True
+
+
 def test_the_trainer_is_started_by_hand_only() -> None:
     trainer = application(*GPU)["services"]["trainer"]
     assert trainer["profiles"] == ["train"]

@@ -169,7 +169,11 @@ def test_it_starts_our_program_without_a_shell(dockerfile: str) -> None:
     entry = only(dockerfile, "ENTRYPOINT")
     assert entry.json
     assert entry.args[0] in project["scripts"]
-    assert only(dockerfile, "STOPSIGNAL").args == ["SIGTERM"]
+
+
+def test_each_is_stopped_by_the_signal_that_it_handles() -> None:
+    assert only(SERVER, "STOPSIGNAL").args == ["SIGTERM"]
+    assert only(TRAINER, "STOPSIGNAL").args == ["SIGINT"]
 
 
 @each

@@ -7,17 +7,15 @@ import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from processes import RedisProcess, ServerProcess, redis_missing, start_server
+from processes import RedisProcess, ServerProcess, StartServer, redis_missing, start_server
 
 TESTS = Path(__file__).parent
 LABELS = ("negative", "neutral", "positive")
-
-StartServer = Callable[..., ServerProcess]
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,11 +36,16 @@ class ServerProcess:
         """Sends the signal and returns the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(number)
-        return self.process.wait(STOP_SECONDS)
+        self.process.communicate(timeout=STOP_SECONDS)
+        return self.process.returncode
 
     def kill(self) -> None:
-        self.process.kill()
-        self.process.wait(STOP_SECONDS)
+        if self.process.stdout is not None and not self.process.stdout.closed:
+            self.process.kill()
+            self.process.communicate(timeout=STOP_SECONDS)
+
+
+StartServer = Callable[..., ServerProcess]
 
 
 def start_server(

@@ -106,7 +106,8 @@ class Gate:
             late = DeadlineExceededError("the body took too long", limit=f"{BODY_SECONDS} s")
             await _refusal(late, close=True)(scope, receive, send)
         except TooLargeError as error:
-            await _refusal(error, close=True)(scope, receive, send)
+            # Not closed: uvicorn reads on and discards, so that the caller can read why.
+            await _refusal(error)(scope, receive, send)
         else:
             await self._answer(scope, body, receive, send)
 

@@ -1,0 +1,81 @@
+"""A real teacher server with faults in its model and its handlers, each asked for by a text.
+
+    python faulty_server.py serve --model DIR
+
+"slow 0.5 …"   the forward that holds it takes so many seconds more
+"fail …"       the forward raises RuntimeError      "memory …"  MemoryError
+"nan …"        its logits are NaN
+"die …"        the model's thread ends
+"raise NAME"   the pipeline raises that exception in the handler
+
+Each text that the model sees is appended, one a line, to the file that FAULTY_RUNS names.
+"""
+
+import asyncio
+import builtins
+import dataclasses
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from teacher_api import errors
+from teacher_api.messages import Answer, Instance, Outputs, Want
+from teacher_server.__main__ import main
+from teacher_server.admission import Question
+from teacher_server.model import Encoded, Model
+from teacher_server.pipeline import Pipeline
+
+SECRET = "the-inside-of-the-server"
+
+encode, run, predict = Model.encode, Model.run, Pipeline.predict
+text_of: dict[tuple[int, ...], str] = {}
+
+
+def remembering_encode(self: Model, instances: Sequence[Instance]) -> list[Encoded]:
+    encoded = encode(self, instances)
+    text_of.update((tuple(one.ids), instance.text) for one, instance in zip(encoded, instances, strict=True))
+    return encoded
+
+
+def faulty_run(self: Model, encoded: Sequence[Encoded], wants: Sequence[Want]) -> list[Outputs]:
+    asked = [text_of[tuple(one.ids)] for one in encoded]
+    with Path(os.environ["FAULTY_RUNS"]).open("a") as seen:
+        seen.write("".join(f"{text}\n" for text in asked))
+    for text in asked:
+        kind, _, rest = text.partition(" ")
+        if kind == "slow":
+            time.sleep(float(rest.split()[0]))
+        if kind == "die":
+            sys.exit(SECRET)
+        if kind in ("fail", "memory"):
+            raise (RuntimeError if kind == "fail" else MemoryError)(SECRET)
+    outputs = run(self, encoded, wants)
+    return [
+        poisoned(out) if text.startswith("nan") else out for text, out in zip(asked, outputs, strict=True)
+    ]
+
+
+def poisoned(outputs: Outputs) -> Outputs:
+    return dataclasses.replace(outputs, logits=np.full_like(outputs.logits, np.nan))
+
+
+async def faulty_predict(self: Pipeline, question: Question) -> list[Answer]:
+    kind, _, name = question.instances[0].text.partition(" ") if question.instances else ("", "", "")
+    if kind == "raise":
+        raise named(name)(SECRET)
+    return await predict(self, question)
+
+
+def named(name: str) -> type[BaseException]:
+    places = (errors, builtins, asyncio)
+    kind = asyncio.CancelledError if name == "asyncio" else None
+    return kind or next(getattr(place, name) for place in places if hasattr(place, name))
+
+
+if __name__ == "__main__":
+    Model.encode, Model.run, Pipeline.predict = remembering_encode, faulty_run, faulty_predict  # type: ignore[method-assign]
+    sys.exit(main())

@@ -1,0 +1,90 @@
+"""Settings by flag, environment and file; every mistake is named with its value and remedy, all together."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from processes import ServerProcess
+from teacher_server.settings import Settings, SettingsError, load
+
+
+def test_flag_beats_environment_beats_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "server.yaml"
+    file.write_text("model: from-file\nmax_length: 64\nhttp_port: 1\ngrpc_port: 2\n")
+    monkeypatch.setenv("TEACHER_GRPC_PORT", "3")
+    monkeypatch.setenv("TEACHER_HTTP_PORT", "4")
+    chosen = load(["--config", str(file), "--http-port", "5"])
+    assert (chosen.model, chosen.max_length) == ("from-file", 64)
+    assert (chosen.grpc_port, chosen.http_port) == (3, 5)
+    monkeypatch.setenv("TEACHER_CONFIG", str(file))
+    assert load(["--model", "from-flag"]).model == "from-flag"
+
+
+def test_all_mistakes_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "server.yaml"
+    file.write_text("max_lenght: 64\n")
+    monkeypatch.setenv("TEACHER_QUEUE_TEXTS", "5")
+    with pytest.raises(SettingsError) as wrong:
+        load(
+            ["--config", str(file), "--batch-tokens", "64", "--dtype", "int8", "--cache", "memcached://:pw@x"]
+        )
+    mistakes = str(wrong.value).splitlines()
+    assert len(mistakes) == 6
+    for name, value, remedy in [
+        ("model", "", "TEACHER_MODEL"),
+        ("dtype", "'int8'", "float16"),
+        ("queue_texts", "'5'", "at least max_instances, 128"),
+        ("batch_tokens", "'64'", "at least max_length, 128"),
+        ("cache", "'memcached://:***@x'", "--cache"),
+        ("max_lenght", "", "max_length"),
+    ]:
+        (line,) = [line for line in mistakes if line.startswith((f"{name}:", f"{name} = {value}"))]
+        assert remedy in line
+
+
+@pytest.mark.parametrize("content", ["- a list", "model: [", "1: 2"])
+def test_unreadable_file(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "server.yaml"
+    file.write_text(content)
+    with pytest.raises(SettingsError, match="config = "):
+        load([f"--config={file}"])
+
+
+def test_password_is_not_shown() -> None:
+    chosen = Settings(model="m", cache="rediss://user:secret@host:6379/0")
+    assert "secret" not in str(chosen.shown())
+
+
+def test_every_setting_is_described() -> None:
+    assert all(field.description for field in Settings.model_fields.values())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "usage: teacher-server serve"),
+        (["serve"], "TEACHER_MODEL"),
+        (["serve", "--model", "no/such-model-here"], "no/such-model-here"),
+    ],
+)
+def test_exit_code_2_without_a_stack_trace(arguments: list[str], words: str) -> None:
+    command = [sys.executable, "-m", "teacher_server", *arguments]
+    env = os.environ | {"HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=env)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_port_in_use_is_a_mistake(server: ServerProcess, tiny_model: Path) -> None:
+    for flag, address in (("--grpc-port", server.grpc), ("--http-port", server.url)):
+        other = "--http-port" if flag == "--grpc-port" else "--grpc-port"
+        command = [sys.executable, "-m", "teacher_server", "serve", "--model", str(tiny_model), other, "0"]
+        taken = [flag, address.rsplit(":", 1)[1]]
+        done = subprocess.run([*command, *taken], capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 2
+        assert taken[1] in done.stderr
+        assert "Traceback" not in done.stderr

@@ -1,53 +1,94 @@
-"""student-trainer finetune | distill | bench | price: `student-trainer COMMAND --help` lists the settings."""
+"""student-trainer finetune | distill | bench | price
+
+finetune  a teacher, or a student without one, from a pretrained checkpoint and labels
+distill   a student from a teacher that is asked only what it must
+bench     a grid of such runs: query budget against accuracy
+price     what asking would cost, before anything is asked
+
+`student-trainer COMMAND --help` lists the settings; each can also stand in a file given by --config.
+"""
 
 import json
 import logging
 import os
 import sys
-from collections.abc import Callable
-from pathlib import Path
 
 from rich.console import Console
 from rich.logging import RichHandler
 
-# A command's libraries are imported when it runs: `price` need not wait for torch.
+from student_trainer.errors import UserError
+from teacher_api.errors import TeacherError
+
+# A command's libraries are imported when it runs: `price` and mistakes need not wait for torch.
 # ruff: noqa: PLC0415
 
 console = Console(stderr=True)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Exit codes: 0 done, 2 a setting, file or teacher that cannot be used (said on stderr), 130 interrupted."""
-    words = sys.argv[1:] if arguments is None else arguments
-    command = COMMANDS.get(words[0]) if words else None
-    if command is None:
+    """Exit codes: 0 done, 1 the teacher failed, 2 something given cannot be used, 130 interrupted."""
+    command, *flags = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if command not in COMMANDS:
         print(__doc__)
-        sys.exit(0 if words and words[0] in ("-h", "--help") else 2)
+        sys.exit(0 if command in ("-h", "--help") else 2)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     logging.basicConfig(level="WARNING", format="%(message)s", handlers=[RichHandler(console=console)])
     try:
-        command(words[1:])
+        COMMANDS[command](flags)
+    except UserError as error:
+        _say("refused", str(error), code=2)
+    except TeacherError as error:
+        _say("the teacher failed", f"{error}; what was answered is kept: --resume goes on", code=1)
     except KeyboardInterrupt:
-        console.print("interrupted: what was answered is kept; the same command with --resume goes on")
-        sys.exit(130)
-    except _refusals() as error:
-        console.print(f"[bold red]refused[/]: {error}", highlight=False, markup=True)
-        sys.exit(2)
+        _say("interrupted", "what was answered is kept: --resume goes on", code=130)
 
 
-def finetune(words: list[str]) -> None:
-    """A teacher, or a student without a teacher, from a pretrained checkpoint and labels."""
+def finetune(flags: list[str]) -> None:
+    from student_trainer import run
     from student_trainer.config import FinetuneSettings, parse
-    from student_trainer.run import finetune as run_finetune
+    from student_trainer.progress import bar, conclude
 
-    settings = parse(FinetuneSettings, words, "finetune")
-    _show(settings.output, lambda watch: run_finetune(settings, watch))
+    settings = parse(FinetuneSettings, flags, "finetune")
+    with bar(console) as watch:
+        result = run.finetune(settings, watch)
+    conclude(console, settings.output, result)
 
 
-def distill(words: list[str]) -> None:
-    """A student from a teacher that is asked only what it must."""
+def distill(flags: list[str]) -> None:
+    from student_trainer import run
     from student_trainer.config import DistillSettings, parse
-    from student_trainer.run import run
+    from student_trainer.progress import bar, conclude
 
-    settings = parse(DistillSettings, words, "distill")
-    _show(settings.output, lambda watch: run(settings, watch))
+    settings = parse(DistillSettings, flags, "distill")
+    with bar(console) as watch:
+        result = run.run(settings, watch)
+    conclude(console, settings.output, result)
+
+
+def bench(flags: list[str]) -> None:
+    from student_trainer.config import BenchSettings, parse
+    from student_trainer.experiments.bench import bench as run_bench
+    from student_trainer.run import check, run
+
+    run_bench(parse(BenchSettings, flags, "bench"), run, check, console)
+
+
+def price(flags: list[str]) -> None:
+    from student_trainer.config import PriceSettings, parse
+    from student_trainer.quote import quote, shown
+
+    settings = parse(PriceSettings, flags, "price")
+    found = quote(settings)
+    print(json.dumps(found) if settings.as_json else shown(found))
+
+
+def _say(what: str, why: str, code: int) -> None:
+    console.print(f"[bold red]{what}[/]:", end=" ")
+    console.print(why, markup=False, highlight=False, soft_wrap=True)
+    sys.exit(code)
+
+
+COMMANDS = {"finetune": finetune, "distill": distill, "bench": bench, "price": price}
+
+if __name__ == "__main__":
+    main()

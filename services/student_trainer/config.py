@@ -16,12 +16,13 @@ from pydantic_settings import BaseSettings, CliSettingsSource, PydanticBaseSetti
 
 from student_trainer.data import DataSettings
 from student_trainer.dynamics.selection import Rounding, Strategy
+from student_trainer.errors import UserError
 from student_trainer.losses import Divergence
 
 Metric = Literal["accuracy", "f1", "matthews"]
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError):
     """One or more settings cannot be used; the text has a line for each."""
 
 
@@ -36,7 +37,12 @@ class Settings(BaseSettings):
 
     @classmethod
     def settings_customise_sources(
-        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_: Any
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Flags over the file; no hidden source in the environment: a run is what its file says."""
         return (init_settings,)
@@ -130,6 +136,29 @@ class BenchSettings(DistillSettings):
             raise ValueError(f"ratios: {wrong} must be in (0, 1]")
         if self.teacher is None:
             raise ValueError("teacher: a grid needs a teacher; set grpc://…, http://… or local:FOLDER")
+        return self
+
+
+class PriceSettings(Settings):
+    """`student-trainer price`: what asking would cost, before anything is asked."""
+
+    book: str = Field(description="a price book that comes with us, or the path of your own")
+    feature: str = Field("sentiment", description="the tariff in the book")
+    queries: int | None = Field(None, ge=0, description="price so many requests")
+    characters: int = Field(0, ge=0, description="of each of the `queries`; 0 counts one unit")
+    data: str | None = Field(None, description="price the real texts of this folder or hub name")
+    subset: str | None = Field(None, description="configuration of a hub data set")
+    text_column: str = Field("auto", description="column of the text")
+    pair_column: str | None = Field("auto", description="column of the second text")
+    epochs: int = Field(3, ge=1, description="passes over the data")
+    ratio: Decimal = Field(Decimal("0.1"), gt=0, le=1, description="share that selection asks about")
+    months: int = Field(1, ge=1, description="calendar months over which the questions are spread")
+    as_json: bool = Field(False, alias="json", description="print one JSON object")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.queries is None) == (self.data is None):
+            raise ValueError("queries: give a number of requests, or `data` with real texts, one of the two")
         return self
 
 

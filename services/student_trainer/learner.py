@@ -28,7 +28,7 @@ class Learner:
             model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
         warmup = round(settings.warmup * total_steps)
-        schedule = get_linear_schedule_with_warmup(optimizer, warmup, total_steps)
+        schedule = get_linear_schedule_with_warmup(optimizer, warmup, total_steps)  # type: ignore[no-untyped-call]
         self.model, self.optimizer, self.schedule = self.accelerator.prepare(model, optimizer, schedule)
 
     def logits(self, instances: Sequence[Instance]) -> Tensor:

@@ -16,7 +16,7 @@ from student_trainer.learner import Learner
 from student_trainer.loop import Schedule, Step, distil
 from student_trainer.result import RunResult
 from student_trainer.run_card import RunCard
-from student_trainer.teacher_side import TeacherSide, open_teacher, tariff_of
+from student_trainer.teacher_side import TeacherSide, fingerprint_of, open_teacher, tariff_of
 
 EVALUATION_BATCH = 64
 
@@ -127,3 +127,15 @@ def _train(
 def _write(scalars: SummaryWriter, step: Step) -> None:
     for name in ("loss", "asked", "answered", "waited", "learning_rate"):
         scalars.add_scalar(name, getattr(step, name), step.number)
+
+
+def check(settings: DistillSettings) -> str:
+    """Refuses what would stop a run later; the teacher's fingerprint, empty without one. Asks nothing.
+
+    Raises:
+        DataError, StudentError, PriceBookError, TeacherUrlError, TeacherError, HandshakeError.
+    """
+    tariff_of(settings)
+    task = data.load(settings)
+    student.load(settings.student, task.label_names, settings.student_layers, settings.seed)
+    return fingerprint_of(settings, task.label_names)

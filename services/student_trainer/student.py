@@ -7,8 +7,10 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
+from student_trainer.errors import UserError
 
-class StudentError(ValueError):
+
+class StudentError(UserError):
     """The student's checkpoint or its choice of layers cannot be used."""
 
 

@@ -1,5 +1,6 @@
-"""The teacher's side of a run: connected, checked against the task, with the ledger and the budget behind it."""
+"""The teacher's side of a run: connected, checked against the task, ledger and budget behind it."""
 
+import asyncio
 import logging
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
@@ -14,7 +15,8 @@ from student_trainer.costs.prices import UNPRICED, Tariff, load_tariff
 from student_trainer.data import TaskData
 from student_trainer.loop import Asks, NoTeacher
 from student_trainer.run_card import RunCard
-from student_trainer.teachers.asking import Asker, Asking
+from student_trainer.teachers.asker import Asker
+from student_trainer.teachers.asking import Asking
 from student_trainer.teachers.client import Client
 from student_trainer.teachers.handshake import permutation, worse_than_chance
 from student_trainer.teachers.store import Store
@@ -56,6 +58,20 @@ def open_teacher(settings: DistillSettings, task: TaskData, card: RunCard) -> It
         card.pin(teacher.fingerprint)
         _warn_if_useless(asking, task, classes, settings.check_rows)
         yield TeacherSide(asking, classes, teacher)
+
+
+def fingerprint_of(settings: DistillSettings, labels: tuple[str, ...]) -> str:
+    """Shakes hands without a question; empty where there is no teacher."""
+    if settings.teacher is None:
+        return ""
+
+    async def describe(url: str) -> Description:
+        async with await Client.connect(url) as client:
+            return client.description
+
+    teacher = asyncio.run(describe(settings.teacher))
+    permutation(settings.teacher_labels or teacher.labels, labels)
+    return teacher.fingerprint
 
 
 @asynccontextmanager

@@ -11,11 +11,13 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from student_trainer.errors import UserError
+
 CENT = Decimal("0.01")
 _BOOKS = files("student_trainer.costs") / "price_books"
 
 
-class PriceBookError(ValueError):
+class PriceBookError(UserError):
     """A price book is missing or wrong: names the field, the value and the remedy."""
 
 

@@ -91,8 +91,8 @@ def _numbers(labels: list[str]) -> tuple[str, ...]:
 def _words(labels: list[str]) -> tuple[str, ...]:
     if len(labels) > _MOST_INFERRED:
         raise DataError(
-            f"{len(labels)} different labels, such as {shown(labels[:3])}: is `label_column` the right column? "
-            "If so, give label_names"
+            f"{len(labels)} different labels, such as {shown(labels[:3])}: is `label_column` the right "
+            "column? If so, give label_names"
         )
     return tuple(labels)
 

@@ -4,11 +4,13 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel, Field
 
+from student_trainer.errors import UserError
+
 Row = Mapping[str, object]
 Located = tuple[str, Row]  # a row behind its place, as an error names it: "train.jsonl, line 7"
 
 
-class DataError(ValueError):
+class DataError(UserError):
     """The data cannot be used; the text names the file, the row, the column, the value and the remedy."""
 
 

@@ -35,12 +35,20 @@ class Split:
 
 def open_splits(settings: DataSettings) -> tuple[Split, Split]:
     """Train and validation. Raises DataError if either is missing; lists what is there."""
+    opened = _opener(settings)
+    return opened("train_split", settings.train_split), opened("validation_split", settings.validation_split)
+
+
+def open_train(settings: DataSettings) -> Split:
+    """Train alone. Raises DataError if it is missing; lists what is there."""
+    return _opener(settings)("train_split", settings.train_split)
+
+
+def _opener(settings: DataSettings) -> Callable[[str, str], Split]:
     folder = Path(settings.data).expanduser()
     if not folder.is_dir() or settings.subset is not None or _has_card(folder):
-        opened = partial(_of_hub, _downloaded(settings), settings)
-    else:
-        opened = partial(_of_folder, folder, settings)
-    return opened("train_split", settings.train_split), opened("validation_split", settings.validation_split)
+        return partial(_of_hub, _downloaded(settings), settings)
+    return partial(_of_folder, folder, settings)
 
 
 def _has_card(folder: Path) -> bool:

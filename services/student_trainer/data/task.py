@@ -14,7 +14,7 @@ import pyarrow.compute  # type: ignore[import-untyped]
 from student_trainer.data import names
 from student_trainer.data.columns import Record, records
 from student_trainer.data.settings import DataError, DataSettings
-from student_trainer.data.splits import Split, open_splits
+from student_trainer.data.splits import Split, open_splits, open_train
 from teacher_api.messages import Instance
 
 _FORMAT = "rows-1"  # of the kept copies: another one makes new copies
@@ -83,6 +83,12 @@ def load(settings: DataSettings) -> TaskData:
     return TaskData(train.rows(ids, label_names), validation.rows(ids, label_names), label_names)
 
 
+def load_texts(settings: DataSettings) -> Instances:
+    """What train says, labelled or not: all that is needed to know what asking about it would cost."""
+    datasets.disable_progress_bars()
+    return _Table(open_train(settings), settings, settings.max_rows).instances
+
+
 def _refuse_half_paired(train: "_Table", validation: "_Table") -> None:
     if train.paired != validation.paired:
         pairs, texts = (train, validation) if train.paired else (validation, train)
@@ -99,6 +105,10 @@ class _Table:
         self.split, self._settings, self._limit = split, settings, limit
         self._dataset = self._kept()
 
+    @property
+    def instances(self) -> Instances:
+        return Instances(self._dataset, range(len(self._dataset)))
+
     @cached_property
     def seen(self) -> set[str]:
         return set(self._dataset.unique("label")) - {None}
@@ -112,8 +122,8 @@ class _Table:
         if self._column("label").null_count:
             where = self._place_of(None)
             raise DataError(
-                f"{where}: no label ({self._settings.label_column}); every row of validation needs one: correct "
-                "`label_column` or the row, or set `validation_split` to a split with labels"
+                f"{where}: no label ({self._settings.label_column}); every row of validation needs one: "
+                "correct `label_column` or the row, or set `validation_split` to a split with labels"
             )
 
     def rows(self, ids: dict[str, int], label_names: tuple[str, ...]) -> Rows:
@@ -132,8 +142,7 @@ class _Table:
                     else ""
                 )
             )
-        instances = Instances(self._dataset, range(len(self._dataset)))
-        return Rows(instances, self._ids(ids) if self.seen else None)
+        return Rows(self.instances, self._ids(ids) if self.seen else None)
 
     def _ids(self, ids: dict[str, int]) -> list[int]:
         labels = sorted(ids, key=ids.__getitem__)

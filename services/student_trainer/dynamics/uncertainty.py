@@ -12,7 +12,8 @@ from torch import Tensor
 
 def entropy(logits: Tensor) -> Tensor:
     """Entropy of the predicted distribution, in nats (eq. 5, 7). [n, C] -> [n], 0 to ln C."""
-    return torch.special.entr(_probabilities(logits)).sum(dim=-1)  # entr(0) is 0, not NaN
+    terms: Tensor = torch.special.entr(_probabilities(logits))  # entr(0) is 0, not NaN
+    return terms.sum(dim=-1)
 
 
 def margin(logits: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 from urllib.parse import SplitResult, urlsplit
 
+from student_trainer.errors import UserError
 from teacher_api.errors import FingerprintMismatchError, InternalError
 from teacher_api.messages import Answer, Description, Instance, Usage, Want, answer_from_proto
 from teacher_api.tensors import TensorError
@@ -15,7 +16,7 @@ from teacher_api.v1 import teacher_pb2 as pb
 FORMS = "grpc://host:port, grpcs://host:port, http://host:port, https://host:port, or local:DIR"
 
 
-class TeacherUrlError(ValueError):
+class TeacherUrlError(UserError):
     """A teacher's URL is malformed, or names something that cannot be opened."""
 
 

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from student_trainer.errors import UserError
 from teacher_api.messages import Answer
 
 
-class HandshakeError(ValueError):
+class HandshakeError(UserError):
     """The teacher and the task do not fit; the text names both sides and the remedy."""
 
 

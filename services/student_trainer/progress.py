@@ -1,0 +1,49 @@
+"""One run on the terminal: a bar while it learns, a few lines when it is done."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from student_trainer.loop import Step
+from student_trainer.result import RunResult
+
+
+@contextmanager
+def bar(console: Console) -> Iterator[Callable[[Step, int], None]]:
+    """Gives the function to be told of each step and the planned number of them."""
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+    asked = 0
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("steps", total=None, note="")
+
+        def watch(step: Step, planned: int) -> None:
+            nonlocal asked
+            asked += step.answered
+            note = f"loss {step.loss:.3f}" + (f", {asked:,} answers" if asked else "")
+            progress.update(task, completed=step.number + 1, total=planned, note=note)
+
+        yield watch
+
+
+def conclude(console: Console, output: Path, result: RunResult) -> None:
+    """What the run came to, and where it is."""
+    questions, usd = result.questions, result.usd
+    scores = ", ".join(f"{name} {100 * value:.1f}" for name, value in result.scores.items())
+    lines = [f"{scores} after {result.steps:,} steps{' (budget spent)' if result.stopped else ''}"]
+    if questions.asked:
+        lines.append(
+            f"{questions.asked:,} questions about {questions.seen:,} instances: "
+            f"{questions.charged:,} charged (+ {questions.checked:,} to check the teacher), "
+            f"{questions.cached:,} from its cache, {questions.kept:,} kept, {questions.joined:,} joined, {questions.refused:,} refused"
+        )
+    if usd.full is not None:
+        lines.append(
+            f"at this tariff: full ${usd.full:,.2f}, with a cache ${usd.full_cached:,.2f}; "
+            f"this run ${usd.selected:,.2f}, with a cache ${usd.selected_cached:,.2f}"
+        )
+    lines.append(f"student in {output / 'model'}, account in {output / 'result.json'}")
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)

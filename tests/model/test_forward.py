@@ -29,7 +29,7 @@ MAX_LENGTH = 32  # as in Plain
 
 # Without shrinking, so that a failure, too, takes seconds.
 QUICK = settings(
-    max_examples=8, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
+    max_examples=25, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
 )
 
 texts = st.lists(st.sampled_from(WORDS), max_size=40).map(" ".join)

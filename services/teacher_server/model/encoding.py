@@ -42,11 +42,13 @@ class Encoder:
             max_length: longest result in tokens, special tokens included.
 
         Raises:
-            ModelError: max_length is more than the positions, or no more than a pair's special tokens.
+            ModelError: max_length is more than the positions, or no more than a pair's special tokens;
+                the tokenizer has ids that the network does not.
         """
         tokenizer = checkpoint.tokenizer
         self._backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
         _check_length(max_length, self._backend.num_special_tokens_to_add(True), checkpoint.position_limit)
+        _check_vocabulary(max(self._backend.get_vocab().values()) + 1, checkpoint.vocabulary)
         self._backend.no_padding()
         self._backend.enable_truncation(max_length, direction=tokenizer.truncation_side)
         self._max_length, self._vocabulary = max_length, checkpoint.vocabulary
@@ -109,3 +111,10 @@ def _check_length(max_length: int, special: int, positions: int | None) -> None:
         raise ModelError(f"max_length {max_length} leaves no room: a pair has {special} special tokens")
     if positions is not None and max_length > positions:
         raise ModelError(f"max_length {max_length} is more than the model's {positions} positions")
+
+
+def _check_vocabulary(tokenizer: int, network: int) -> None:
+    if tokenizer > network:  # on a GPU, one id too large would end the whole process
+        raise ModelError(
+            f"the tokenizer has {tokenizer} ids, the model {network}: they do not belong together"
+        )

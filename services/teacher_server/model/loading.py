@@ -110,6 +110,9 @@ def _tokenizer(source: str) -> PreTrainedTokenizerFast:
         raise ModelError(f"no tokenizer can be read from {source!r}: {error}") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise ModelError(f"{source!r} has no fast tokenizer (tokenizer.json)")
+    # Where its files are missing, transformers makes one up that knows nothing but special tokens.
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise ModelError(f"no tokenizer can be read from {source!r}: its vocabulary is empty")
     return tokenizer
 
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from processes import RedisProcess, ServerProcess, StartServer, redis_missing, start_server
 
 TESTS = Path(__file__).parent

@@ -37,7 +37,8 @@ def conclude(console: Console, output: Path, result: RunResult) -> None:
         lines.append(
             f"{questions.asked:,} questions about {questions.seen:,} instances: "
             f"{questions.charged:,} charged (+ {questions.checked:,} to check the teacher), "
-            f"{questions.cached:,} from its cache, {questions.kept:,} kept, {questions.joined:,} joined, {questions.refused:,} refused"
+            f"{questions.cached:,} from its cache, {questions.kept:,} kept, "
+            f"{questions.joined:,} joined, {questions.refused:,} refused"
         )
     if usd.full is not None:
         lines.append(

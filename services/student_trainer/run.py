@@ -45,7 +45,7 @@ def run(settings: DistillSettings, watch: Watch | None = None) -> RunResult:
             anything is spent.
         TeacherError: a question failed for good; all that was answered is kept.
     """
-    card = RunCard.open(settings)
+    card = RunCard.of(settings)
     finished = _finished(settings.output)
     if finished:
         return finished

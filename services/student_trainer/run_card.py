@@ -9,6 +9,8 @@ from typing import Any, Self
 from student_trainer.config import ConfigError, DistillSettings
 from student_trainer.result import write_json
 
+_NAME = "run.json"
+
 # Where things are and what may be raised on the way: everything else makes another run.
 _FREE = {"output", "resume", "answers", "teacher", "checkpoint_steps", "budget_queries", "budget_usd"}
 
@@ -28,39 +30,40 @@ class RunCard:
     recipe: dict[str, Any]
 
     @classmethod
-    def open(cls, settings: DistillSettings) -> Self:
-        """The card of the folder's run, begun now or resumed.
+    def of(cls, settings: DistillSettings) -> Self:
+        """The card of the folder's run, resumed or to begin.
 
         Raises:
             ConfigError: the folder holds a run and `resume` is not set, or a run of other settings.
         """
         folder, recipe = settings.output, recipe_of(settings)
-        path = folder / "run.json"
-        if not path.exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            card = cls(folder, uuid.uuid4().hex, recipe)
-            write_json(path, {"id": card.id, "recipe": recipe})
-            return card
+        found = _read(folder)
+        if found is None:
+            return cls(folder, uuid.uuid4().hex, recipe)
         if not settings.resume:
             raise ConfigError(f"output: {folder} holds a run; set resume, or another folder")
-        card = cls(folder, **json.loads(path.read_text()))
+        card = cls(folder, found["id"], found["recipe"])
         card._refuse_changes(recipe)
         return card
 
-    def pin(self, fingerprint: str) -> None:
-        """Remembers the teacher that the run began with.
+    def begin(self, fingerprint: str) -> None:
+        """Makes the folder the run's own: once all that could be refused has been looked at.
+
+        Args:
+            fingerprint: the teacher's; empty without one.
 
         Raises:
-            ConfigError: the run began with another one.
+            ConfigError: the run began with another teacher.
         """
-        path = self.folder / "teacher.json"
-        if not path.exists():
-            write_json(path, {"fingerprint": fingerprint})
-        began = json.loads(path.read_text())["fingerprint"]
-        if began != fingerprint:
+        found = _read(self.folder)
+        if found is None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            found = {"id": self.id, "fingerprint": fingerprint, "recipe": self.recipe}
+            write_json(self.folder / _NAME, found)
+        if found["fingerprint"] != fingerprint:
             raise ConfigError(
-                f"teacher: its fingerprint is {fingerprint[:12]}…, this run began with {began[:12]}…; "
-                "serve that one again, or start a new run"
+                f"teacher: its fingerprint is {fingerprint[:12]}…, this run began with "
+                f"{found['fingerprint'][:12]}…; serve that one again, or start a new run"
             )
 
     def _refuse_changes(self, recipe: dict[str, Any]) -> None:
@@ -71,6 +74,12 @@ class RunCard:
         ]
         if changed:
             raise ConfigError("\n".join([*changed, "resume with the same settings, or start a new run"]))
+
+
+def _read(folder: Path) -> dict[str, Any] | None:
+    path = folder / _NAME
+    card: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
+    return card
 
 
 def recipe_of(settings: DistillSettings) -> dict[str, Any]:

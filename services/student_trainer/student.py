@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
+from transformers.utils import logging
 
 from student_trainer.errors import UserError
 
@@ -26,6 +27,8 @@ def load(
         StudentError: no such checkpoint, or a layer that it does not have.
     """
     torch.manual_seed(seed)
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # it reports the fresh head of every student as a fault
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
         model = AutoModelForSequenceClassification.from_pretrained(

@@ -50,12 +50,13 @@ def open_teacher(settings: DistillSettings, task: TaskData, card: RunCard) -> It
         ConfigError: another teacher than the one that this run began with.
     """
     if settings.teacher is None:
+        card.begin("")
         yield TeacherSide(NoTeacher(), list(range(len(task.label_names))), None)
         return
     with Asking(_opened(settings, settings.teacher, card)) as asking:
         teacher = asking.description
         classes = permutation(settings.teacher_labels or teacher.labels, task.label_names)
-        card.pin(teacher.fingerprint)
+        card.begin(teacher.fingerprint)
         _warn_if_useless(asking, task, classes, settings.check_rows)
         yield TeacherSide(asking, classes, teacher)
 

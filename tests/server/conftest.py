@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from faces import Face, FaultyServer, OpenFace, OverGrpc, OverHttp
-
 from processes import ServerProcess, StartServer, start_server
 
 FAULTY = Path(__file__).with_name("faulty_server.py")

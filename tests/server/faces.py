@@ -6,8 +6,8 @@ from typing import Any
 
 import grpc
 import httpx
-
 from processes import ServerProcess
+
 from teacher_api.errors import TeacherError, error_from_proto
 from teacher_api.messages import Instance, Want, request_to_proto
 from teacher_api.v1 import teacher_pb2 as pb

@@ -6,15 +6,15 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable
 
+import fault_proxy
 import numpy as np
 import pytest
 import redis
+from fault_proxy import FaultProxy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-import fault_proxy
-from fault_proxy import FaultProxy
 from processes import RedisProcess
+
 from teacher_api.messages import Outputs
 from teacher_api.sealed import seal
 from teacher_server.cache import KEY_PREFIX, REST_SECONDS, Breaker, MemoryCache, RedisCache

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import httpx
 import pytest
 from faces import FaultyServer, OpenFace, OverGrpc, OverHttp, texts
-
 from processes import RedisProcess, ServerProcess, StartServer
+
 from teacher_api.errors import NotReadyError, TeacherError
 from teacher_api.messages import Instance
 

@@ -11,8 +11,8 @@ import httpx
 import pytest
 from faces import FaultyServer, OpenFace, OverGrpc, OverHttp, texts
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-
 from processes import ServerProcess
+
 from teacher_api.errors import (
     DeadlineExceededError,
     NotReadyError,

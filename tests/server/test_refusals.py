@@ -9,8 +9,8 @@ import pytest
 from faces import OpenFace, texts
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
 from processes import ServerProcess
+
 from teacher_api.errors import FingerprintMismatchError, InvalidRequestError, TeacherError
 from teacher_api.messages import Instance, Want
 from teacher_api.v1 import teacher_pb2 as pb

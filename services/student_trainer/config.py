@@ -8,11 +8,17 @@ together, each with the field, the value and the remedy, before anything is spen
 
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, CliSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    CliSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from student_trainer.data import DataSettings
 from student_trainer.dynamics.selection import Rounding, Strategy
@@ -20,6 +26,15 @@ from student_trainer.errors import UserError
 from student_trainer.losses import Divergence
 
 Metric = Literal["accuracy", "f1", "matthews"]
+
+
+def _split(layers: object) -> object:
+    """A flag's own text: `3` must stay a number, where pydantic-settings would make it the list [3]."""
+    many = isinstance(layers, str) and ("," in layers or layers.startswith("["))
+    return str(layers).strip("[]").split(",") if many else layers
+
+
+Layers = Annotated[int | list[int] | None, NoDecode, BeforeValidator(_split)]
 
 
 class ConfigError(UserError):
@@ -53,8 +68,8 @@ class TrainingSettings(DataSettings, Settings):
 
     output: Path = Field(description="folder for the student, its checkpoint, result.json and scalars")
     student: str = Field(description="pretrained checkpoint to start from: a folder or a hub name")
-    student_layers: int | list[int] | None = Field(
-        None, description="keep only the first n layers of the checkpoint, or these (0 is the first)"
+    student_layers: Layers = Field(
+        None, description="keep only the first n layers of the checkpoint, or these: 0,2 (0 is the first)"
     )
     epochs: float = Field(3, gt=0, description="passes over the training rows")
     batch_size: int = Field(32, ge=1, description="rows in a step: the N of the paper")

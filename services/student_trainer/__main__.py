@@ -1,9 +1,10 @@
-"""student-trainer finetune | distill | bench | price
+"""student-trainer finetune | distill | bench | price | ledger
 
 finetune  a teacher, or a student without one, from a pretrained checkpoint and labels
 distill   a student from a teacher that is asked only what it must
 bench     a grid of such runs: query budget against accuracy
 price     what asking would cost, before anything is asked
+ledger    what was asked and paid, run by run
 
 `student-trainer COMMAND --help` lists the settings; each can also stand in a file given by --config.
 """
@@ -82,13 +83,20 @@ def price(flags: list[str]) -> None:
     print(json.dumps(found) if settings.as_json else shown(found))
 
 
+def ledger(flags: list[str]) -> None:
+    from student_trainer.config import LedgerSettings, parse
+    from student_trainer.ledger_view import view
+
+    Console().print(view(parse(LedgerSettings, flags, "ledger")))
+
+
 def _say(what: str, why: str, code: int) -> None:
     console.print(f"[bold red]{what}[/]:", end=" ")
     console.print(why, markup=False, highlight=False, soft_wrap=True)
     sys.exit(code)
 
 
-COMMANDS = {"finetune": finetune, "distill": distill, "bench": bench, "price": price}
+COMMANDS = {"finetune": finetune, "distill": distill, "bench": bench, "price": price, "ledger": ledger}
 
 if __name__ == "__main__":
     main()

@@ -177,6 +177,13 @@ class PriceSettings(Settings):
         return self
 
 
+class LedgerSettings(Settings):
+    """`student-trainer ledger`: what was asked and paid, run by run."""
+
+    answers: Path = Field(Path("answers.sqlite"), description="an answers file, with the ledger in it")
+    csv: Path | None = Field(None, description="write every row of the ledger to this file")
+
+
 AnySettings = TypeVar("AnySettings", bound=Settings)
 
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from student_trainer.costs.database import open_database, transaction
-from student_trainer.costs.ledger import Charged, Entry, Ledger, Outcome, Question, totals
+from student_trainer.costs.ledger import Charged, Entry, Ledger, Outcome, Question, export, runs, totals
 from student_trainer.costs.prices import load_tariff
 
 TARIFF = load_tariff("google-natural-language", "sentiment")
@@ -151,3 +151,11 @@ def test_running_sums_are_the_ledgers_and_the_price_lists(
         assert ledger.charged() == Charged(len(rows), sum(units for units, *_ in rows), usd)
         months = [ledger.charged(TARIFF.name, month) for month in ("2026-11", "2026-12")]
         assert usd == sum(TARIFF.usd(month.units) for month in months)
+
+
+def test_export_gives_every_row_with_its_names(database: sqlite3.Connection) -> None:
+    write(ledger_on(database), 3, entry(7, "charged", 1, characters=40))
+    names, row = export(database)
+    found = dict(zip(names, row, strict=True))
+    assert (found["step"], found["row"], found["key"], found["outcome"]) == (3, 7, b"key 7".hex(), "charged")
+    assert runs(database) == ["run"]

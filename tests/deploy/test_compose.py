@@ -114,7 +114,7 @@ def test_the_trainer_takes_its_command(files: tuple[str, ...], tmp_path: Path) -
     command, *flags = services["trainer"]["command"]
     file = tmp_path / "run.yaml"
     file.write_text(example())
-    settings = parse(DistillSettings, [str(file) if flag == "/work/run.yaml" else flag for flag in flags], "")
+    settings = parse(DistillSettings, [str(file) if flag == "/task/run.yaml" else flag for flag in flags], "")
     assert command == "distill"
     assert settings.teacher == f"grpc://teacher:{Settings.model_fields['grpc_port'].default}"
     writable = {v["target"] for v in services["trainer"]["volumes"] if not v.get("read_only")}

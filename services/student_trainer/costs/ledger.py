@@ -1,7 +1,7 @@
 """The account of every question: append-only, one row a question, money exact to the last digit."""
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -173,6 +173,21 @@ def totals(database: sqlite3.Connection, run: str) -> list[Total]:
         _TOTALS, (run,)
     ).fetchall()
     return [Total(*row, usd=usd.get(row[:2], Decimal(0))) for row in rows]
+
+
+def runs(database: sqlite3.Connection) -> list[str]:
+    """The runs of an answers file, in the order in which they began."""
+    create(database, *_SCHEMA)
+    rows = database.execute("SELECT run FROM ledger GROUP BY run ORDER BY MIN(rowid)")
+    return [run for (run,) in rows]
+
+
+def export(database: sqlite3.Connection) -> Iterator[tuple[object, ...]]:
+    """The names of the columns, then every row as it was written; content keys in hexadecimal."""
+    rows = database.execute("SELECT * FROM ledger ORDER BY rowid")
+    yield tuple(column[0] for column in rows.description)
+    for row in rows:
+        yield tuple(value.hex() if isinstance(value, bytes) else value for value in row)
 
 
 def month_of(at: datetime) -> str:

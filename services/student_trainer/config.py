@@ -115,8 +115,14 @@ class DistillSettings(TrainingSettings):
     divergence: Divergence = Field("kl", description="KL(teacher‖student)·τ², eq. 1's direction, or MSE")
     temperature: float = Field(1.0, gt=0, description="τ of eq. 1")
     kd_weight: float = Field(0.5, ge=0, le=1, description="λ of eq. 3")
-    budget_queries: int | None = Field(None, ge=1, description="most queries this run may be charged")
-    budget_usd: Decimal | None = Field(None, gt=0, description="most dollars this run may be charged")
+    account: str | None = Field(
+        None,
+        min_length=1,
+        description="runs of one account share budgets, free units and tiers, at the same time too; "
+        "default: the run's own",
+    )
+    budget_queries: int | None = Field(None, ge=1, description="most queries the account may be charged")
+    budget_usd: Decimal | None = Field(None, gt=0, description="most dollars the account may be charged")
     when_spent: Literal["stop", "labels-only"] = Field("stop", description="what to do without money")
     price_book: str | None = Field(None, description="a book that comes with us, or the path of your own")
     price_feature: str = Field("sentiment", description="the tariff in the book")

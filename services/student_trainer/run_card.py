@@ -12,7 +12,16 @@ from student_trainer.result import write_json
 _NAME = "run.json"
 
 # Where things are and what may be raised on the way: everything else makes another run.
-_FREE = {"output", "resume", "answers", "teacher", "checkpoint_steps", "budget_queries", "budget_usd"}
+_FREE = {
+    "output",
+    "resume",
+    "answers",
+    "teacher",
+    "checkpoint_steps",
+    "account",
+    "budget_queries",
+    "budget_usd",
+}
 
 
 @dataclass(frozen=True)

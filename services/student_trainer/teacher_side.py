@@ -88,7 +88,11 @@ def _ledger(
     settings: DistillSettings, card: RunCard, teacher: Description, database: sqlite3.Connection
 ) -> Ledger:
     return Ledger(
-        database, run=card.id, teacher=teacher.fingerprint, account=card.id, tariff=tariff_of(settings)
+        database,
+        run=card.id,
+        teacher=teacher.fingerprint,
+        account=settings.account or card.id,
+        tariff=tariff_of(settings),
     )
 
 

@@ -39,7 +39,7 @@ def check(question: Question, teacher: Description) -> None:
             value=question.fingerprint,
             limit=teacher.fingerprint,
         )
-    _check_count(len(question.instances), teacher.max_instances)
+    check_count(len(question.instances), teacher)
     _check_want(question.want, teacher)
     for number, instance in enumerate(question.instances):
         if instance.token_ids is None:
@@ -48,11 +48,14 @@ def check(question: Question, teacher: Description) -> None:
             _check_tokens(instance, question.vocabulary_hash, teacher, f"instances[{number}]")
 
 
-def _check_count(count: int, most: int) -> None:
+def check_count(count: int, teacher: Description) -> None:
+    """Raises InvalidRequestError; a face may ask before it reads what could be millions of instances."""
     if not count:
         raise InvalidRequestError("ask at least one instance", field="instances", value=0, limit=1)
-    if count > most:
-        raise InvalidRequestError("too many instances", field="instances", value=count, limit=most)
+    if count > teacher.max_instances:
+        raise InvalidRequestError(
+            "too many instances", field="instances", value=count, limit=teacher.max_instances
+        )
 
 
 def _check_want(want: Want, teacher: Description) -> None:

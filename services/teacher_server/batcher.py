@@ -136,10 +136,13 @@ class Batcher:
             await asyncio.to_thread(thread.join, JOIN_SECONDS)
 
     def _deliver(self, jobs: Sequence[Job], outcomes: Sequence[Outcome]) -> None:
-        self._on_outcomes(list(zip(jobs, outcomes, strict=True)))
-        for job, outcome in zip(jobs, outcomes, strict=True):
-            if not job.future.done():
-                job.future.set_result(outcome)
+        pairs = list(zip(jobs, outcomes, strict=True))
+        try:
+            self._on_outcomes(pairs)
+        finally:  # whatever became of the cache, those who wait get their answers
+            for job, outcome in pairs:
+                if not job.future.done():
+                    job.future.set_result(outcome)
 
     def _on_death(self) -> None:
         if not self.died.done():

@@ -101,12 +101,16 @@ class Breaker:
         self._failed_at = self._clock()  # the trial: whoever comes next waits for its outcome
         return True
 
-    def record(self, *, success: bool) -> None:
-        if success and self._failed_at is not None:
+    def succeeded(self) -> None:
+        if self._failed_at is not None:
             log.warning("cache is back")
-        if not success and self._failed_at is None:
-            log.warning("cache failed: answering without it")
-        self._failed_at = None if success else self._clock()
+        self._failed_at = None
+
+    def failed(self, fault: str) -> None:
+        """`fault` is for the log: a wrong password and a dead host need different hands."""
+        if self._failed_at is None:
+            log.warning("cache failed: answering without it", extra={"fault": fault})
+        self._failed_at = self._clock()
 
 
 class RedisCache:
@@ -143,7 +147,7 @@ class RedisCache:
         task = self._run(self._guarded(self._redis.mget([KEY_PREFIX + key for key in keys])))
         await asyncio.wait({task}, timeout=PATIENCE_SECONDS)
         if not task.done():
-            self._breaker.record(success=False)
+            self._breaker.failed("no reply in time")
             return {}
         return _unsealed(keys, task.result())
 
@@ -168,10 +172,10 @@ class RedisCache:
         except ResponseError as error:  # Redis answers, but refuses: full, read-only, wrong type
             log.warning("cache refused: %s", type(error).__name__)
             return None
-        except Exception:  # a corrupt reply can raise anything out of the parser
-            self._breaker.record(success=False)
+        except Exception as error:  # a corrupt reply can raise anything out of the parser
+            self._breaker.failed(type(error).__name__)
             return None
-        self._breaker.record(success=True)
+        self._breaker.succeeded()
         return result
 
     def _run(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
@@ -188,7 +192,11 @@ class RedisCache:
 
 
 def open_cache(location: str, *, entries: int, max_bytes: int, ttl_seconds: int) -> Cache:
-    """The cache that a setting names: `memory`, or the address of a Redis."""
+    """The cache that a setting names: `memory`, or the address of a Redis.
+
+    Raises:
+        ValueError: the address cannot be read; its text may quote a password.
+    """
     memory = MemoryCache(entries, max_bytes)
     return memory if location == "memory" else RedisCache(location, memory, ttl_seconds)
 

@@ -29,7 +29,7 @@ from teacher_api.messages import (
 )
 from teacher_api.v1 import teacher_pb2 as pb
 from teacher_api.v1 import teacher_pb2_grpc as pb_grpc
-from teacher_server.admission import Question
+from teacher_server.admission import Question, check_count
 from teacher_server.health import Health
 from teacher_server.pipeline import Pipeline
 
@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 
 class TeacherService(pb_grpc.TeacherServiceServicer):
-    """Three lines a method."""
+    """A few lines a method."""
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
@@ -52,9 +52,10 @@ class TeacherService(pb_grpc.TeacherServiceServicer):
         return description_to_proto(self._pipeline.description)
 
     async def Predict(self, request: pb.PredictRequest, context: Context) -> pb.PredictResponse:
+        teacher = self._pipeline.description
+        check_count(len(request.instances), teacher)  # empty ones take two bytes each on the wire
         answers = await self._pipeline.predict(_question(request, context.time_remaining()))
-        fingerprint = self._pipeline.description.fingerprint
-        return pb.PredictResponse(answers=map(answer_to_proto, answers), fingerprint=fingerprint)
+        return pb.PredictResponse(answers=map(answer_to_proto, answers), fingerprint=teacher.fingerprint)
 
     async def GetUsage(self, request: pb.GetUsageRequest, context: Context) -> pb.GetUsageResponse:
         return usage_to_proto(self._pipeline.usage())

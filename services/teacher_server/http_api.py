@@ -33,7 +33,7 @@ from teacher_server.http_bodies import (
     PredictRequest,
     PredictResponse,
     Refusal,
-    answers_to_json,
+    answer_to_json,
     bytes_of,
     error_to_json,
 )
@@ -204,7 +204,9 @@ async def _written(answers: list[Answer], encoding: Encoding, max_bytes: int) ->
         )
 
     def write() -> str:
-        return json.dumps(answers_to_json(answers, encoding), allow_nan=False, separators=(",", ":"))
+        # One by one: json's encoder gives the loop no turn before it has done all that it was given.
+        written = (answer_to_json(answer, encoding) for answer in answers)
+        return f"[{','.join(json.dumps(one, allow_nan=False, separators=(',', ':')) for one in written)}]"
 
     return write() if size < LOOP_BYTES else await asyncio.to_thread(write)
 

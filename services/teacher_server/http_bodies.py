@@ -3,7 +3,7 @@
 import base64
 import time
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -14,12 +14,25 @@ from teacher_api.tensors import Array
 from teacher_server.admission import Question
 
 Encoding = Literal["list", "base64"]
-Id = Annotated[int, Field(ge=0, lt=2**32)]
 DAY_MS = 86_400_000
+
+# What follows bounds the work on a hostile body: of millions of faults only the first is looked for.
+# The lists end at the most that the settings allow; a server's own limits are checked on admission.
+Item = TypeVar("Item")
+AtMost4096 = Annotated[list[Item], Field(max_length=4096, fail_fast=True)]
+AtMost8192 = Annotated[list[Item], Field(max_length=8192, fail_fast=True)]
+Id = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few_names(cls, body: Any) -> Any:
+        if isinstance(body, dict) and len(body) > len(cls.model_fields):
+            raise ValueError(f"too many names; known are {', '.join(cls.model_fields)}")
+        return body
 
 
 class InstanceBody(Body):
@@ -27,8 +40,8 @@ class InstanceBody(Body):
 
     text: str | None = None
     text_pair: str | None = None
-    token_ids: list[Id] | None = None
-    type_ids: list[Id] = []
+    token_ids: AtMost8192[Id] | None = None
+    type_ids: AtMost8192[Id] = []
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -48,7 +61,7 @@ class WantBody(Body):
     """Which outputs are wanted: logits, and the hidden states of layers (0 = embeddings)."""
 
     logits: bool = True
-    layers: list[int] = []
+    layers: AtMost4096[int] = []
     pooling: Pooling = "cls"
     hidden_dtype: HiddenDType = "float32"
 
@@ -57,7 +70,7 @@ class WantBody(Body):
 
 
 class PredictRequest(Body):
-    instances: list[InstanceBody]
+    instances: AtMost4096[InstanceBody]
     want: WantBody = WantBody()
     fingerprint: str = Field("", description="refuse unless this is the teacher's; empty accepts any")
     vocabulary_hash: str = Field("", description="required with token ids")
@@ -117,18 +130,15 @@ class Refusal(BaseModel):
     error: ErrorBody
 
 
-def answers_to_json(answers: Sequence[Answer], encoding: Encoding) -> list[dict[str, Any]]:
+def answer_to_json(answer: Answer, encoding: Encoding) -> dict[str, Any]:
     """As AnswerBody; float32 in nested lists reads back as exactly the same number."""
     write = _as_list if encoding == "list" else _as_base64
-    return [
-        {
-            "outputs": None if answer.outputs is None else _outputs(answer.outputs, write),
-            "cached": answer.cached,
-            "charged": answer.charged,
-            "error": None if answer.error is None else error_to_json(answer.error),
-        }
-        for answer in answers
-    ]
+    return {
+        "outputs": None if answer.outputs is None else _outputs(answer.outputs, write),
+        "cached": answer.cached,
+        "charged": answer.charged,
+        "error": None if answer.error is None else error_to_json(answer.error),
+    }
 
 
 def error_to_json(error: TeacherError) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import signal
 
 import uvloop
 
-from teacher_server.cache import open_cache
+from teacher_server.cache import Cache, open_cache
 from teacher_server.grpc_api import start_grpc
 from teacher_server.health import Health
 from teacher_server.http_api import make_app, start_http
@@ -26,7 +26,8 @@ def run(chosen: Settings) -> int:
     """Loads the model and serves it until told to stop; returns the exit code.
 
     Raises:
-        SettingsError: the model cannot be served, or an address not be listened on.
+        SettingsError: the model cannot be served, the cache's address not be read, or an address not
+            be listened on.
     """
     log.info("loading", extra={"settings": chosen.shown()})
     try:
@@ -78,12 +79,7 @@ async def serve(chosen: Settings, model: Model) -> int:
 
 
 def make_pipeline(chosen: Settings, model: Model, metrics: Metrics) -> Pipeline:
-    cache = open_cache(
-        chosen.cache,
-        entries=chosen.cache_entries,
-        max_bytes=chosen.cache_mib * MIB,
-        ttl_seconds=chosen.cache_ttl_seconds,
-    )
+    cache = make_cache(chosen)
     description = dataclasses.replace(
         model.description, max_instances=chosen.max_instances, max_characters=chosen.max_characters
     )
@@ -96,6 +92,21 @@ def make_pipeline(chosen: Settings, model: Model, metrics: Metrics) -> Pipeline:
         batch_tokens=chosen.batch_tokens,
         max_requests=chosen.max_requests,
     )
+
+
+def make_cache(chosen: Settings) -> Cache:
+    try:
+        return open_cache(
+            chosen.cache,
+            entries=chosen.cache_entries,
+            max_bytes=chosen.cache_mib * MIB,
+            ttl_seconds=chosen.cache_ttl_seconds,
+        )
+    except ValueError:
+        shown = chosen.shown()["cache"]
+        raise SettingsError(
+            f"cache = {shown!r}: not an address; a password with / ? # @ must be percent-encoded"
+        ) from None
 
 
 def _announce(host: str, grpc_port: int, http_port: int, fingerprint: str) -> None:

@@ -5,10 +5,10 @@ mistakes are reported together, each with the setting's name, its value and the 
 """
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 import yaml
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
@@ -134,8 +134,11 @@ def _config_path(arguments: Sequence[str]) -> str | None:
 def _read_file(path: str) -> Mapping[str, Any]:
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         raise SettingsError(f"config = {path!r}: cannot be read: {error}") from None
+    except yaml.YAMLError as error:  # its own text quotes the line, which may hold a password
+        line = getattr(getattr(error, "problem_mark", None), "line", -1) + 1
+        raise SettingsError(f"config = {path!r}: not YAML, see line {line}") from None
     if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
         raise SettingsError(f"config = {path!r}: must hold `setting: value` lines")
     return values
@@ -156,8 +159,5 @@ def _mistake(error: ErrorDetails) -> str:
 
 
 def _without_password(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return "(not shown)"
-    return url if parts.password is None else url.replace(f":{parts.password}@", ":***@")
+    """Also where it is no sound URL: a password may hold /, ? and #, and Redis takes one as an option."""
+    return re.sub(r"(?i)(password=)[^&]*", r"\1***", re.sub(r"(?<=://).*@", "***@", url))

@@ -32,6 +32,9 @@ def main(arguments: list[str] | None = None) -> None:
     if command not in COMMANDS:
         print(__doc__)
         sys.exit(0 if command in ("-h", "--help") else 2)
+    # Before torch loads: threads that spin while they wait would take the cores from a teacher beside them.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     logging.basicConfig(level="WARNING", format="%(message)s", handlers=[RichHandler(console=console)])
     try:

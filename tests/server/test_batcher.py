@@ -159,3 +159,18 @@ async def test_one_that_cannot_be_tokenised_fails_alone(close: list[Bench]) -> N
     assert isinstance(bad, InvalidRequestError)
     assert (good.logits[0], other.logits[0]) == (2, 3)
     assert bench.batcher._queued == 0
+
+
+async def test_answers_come_even_if_they_cannot_be_kept(close: list[Bench]) -> None:
+    bench = Bench(padding_free=True)
+    close.append(bench)
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    bench.batcher._on_outcomes = out_of_memory
+    bench.model.go.set()
+    (job,) = bench.submit([3])
+    async with asyncio.timeout(5):
+        assert isinstance(await job.future, Outputs)
+
+
+def out_of_memory(_: object) -> None:
+    raise MemoryError

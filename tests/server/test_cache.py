@@ -276,9 +276,9 @@ def test_breaker_lets_one_try_through_at_a_time() -> None:
     now = [100.0]
     breaker = Breaker(clock=lambda: now[0])
     assert breaker.permits()
-    breaker.record(success=False)
+    breaker.failed("test")
     assert not breaker.permits()
     now[0] += REST_SECONDS
     assert [breaker.permits(), breaker.permits()] == [True, False]
-    breaker.record(success=True)
+    breaker.succeeded()
     assert breaker.permits()

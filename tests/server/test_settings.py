@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from processes import ServerProcess
 
+from teacher_server.serving import make_cache
 from teacher_server.settings import Settings, SettingsError, load
 
 
@@ -38,7 +39,7 @@ def test_all_mistakes_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         ("dtype", "'int8'", "float16"),
         ("queue_texts", "'5'", "at least max_instances, 128"),
         ("batch_tokens", "'64'", "at least max_length, 128"),
-        ("cache", "'memcached://:***@x'", "--cache"),
+        ("cache", "'memcached://***@x'", "--cache"),
         ("max_lenght", "", "max_length"),
     ]:
         (line,) = [line for line in mistakes if line.startswith((f"{name}:", f"{name} = {value}"))]
@@ -53,9 +54,31 @@ def test_unreadable_file(tmp_path: Path, content: str) -> None:
         load([f"--config={file}"])
 
 
-def test_password_is_not_shown() -> None:
-    chosen = Settings(model="m", cache="rediss://user:secret@host:6379/0")
+@pytest.mark.parametrize(
+    "address",
+    [
+        "rediss://user:secret@host:6379/0",
+        "redis://:se/secret@host:6379/0",
+        "redis://:a?secret#b@host/0",
+        "redis://:a@secret@host",
+        "redis://host/0?db=1&password=secret&x=2",
+    ],
+)
+def test_password_is_not_shown(address: str) -> None:
+    chosen = Settings(model="m", cache=address)
     assert "secret" not in str(chosen.shown())
+    assert "host" in chosen.shown()["cache"]
+    with pytest.raises(SettingsError) as wrong:
+        load(["--model", "m", "--cache", address.replace("redis", "memcached")])
+    assert "secret" not in str(wrong.value)
+
+
+def test_unreadable_file_is_not_quoted(tmp_path: Path) -> None:
+    file = tmp_path / "server.yaml"
+    file.write_text("model: m\ncache: redis://:secret@host: 1\n")
+    with pytest.raises(SettingsError, match="line 2") as wrong:
+        load([f"--config={file}"])
+    assert "secret" not in str(wrong.value)
 
 
 def test_every_setting_is_described() -> None:
@@ -77,6 +100,13 @@ def test_exit_code_2_without_a_stack_trace(arguments: list[str], words: str) -> 
     assert done.returncode == 2
     assert words in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_cache_address_that_cannot_be_read() -> None:
+    chosen = Settings(model="m", cache="redis://:pass/word@host/0")
+    with pytest.raises(SettingsError, match="percent-encoded") as wrong:
+        make_cache(chosen)
+    assert "pass/" not in str(wrong.value)
 
 
 def test_a_port_in_use_is_a_mistake(server: ServerProcess, tiny_model: Path) -> None:

@@ -51,7 +51,7 @@ def test_share_of_the_gain_on_the_seeds_that_all_three_have() -> None:
     assert grid.kept(full) == 1
 
 
-@pytest.mark.parametrize("full", [0.90, 0.85])
+@pytest.mark.parametrize("full", [0.909, 0.90, 0.85])
 def test_no_gain_has_no_share(full: float) -> None:
     grid = Grid.of([scored("none", 0, 0, 0.90), scored("random", 0.1, 0, 0.91), scored("all", 1, 0, full)])
     assert grid.kept(grid.lines[1]) is None

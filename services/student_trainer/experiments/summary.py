@@ -10,6 +10,7 @@ from student_trainer.result import Money, RunResult
 ORDER = ("none", "random", "entropy", "margin", "lc", "all")
 NAMES = {"none": "no KD", "random": "Random", "all": "full KD"}
 FULL_PASS = "full pass"
+LEAST_GAIN = 1.0  # points of full KD over no KD below which no share of it is told
 
 
 @dataclass(frozen=True)
@@ -84,14 +85,15 @@ class Grid:
     def kept(self, line: Line) -> float | None:
         """Share of full KD's gain over no KD that a line keeps, on the seeds that all three have.
 
-        None where there is no such seed, or full KD gains nothing.
+        None where there is no such seed, or full KD gains less than a point: a share of noise says nothing.
         """
         none, full = self.find("none"), self.find("all")
         seeds = none and full and line.points.keys() & none.points.keys() & full.points.keys()
         if not (none and full and seeds):
             return None
-        gain = sum(full.points[seed] - none.points[seed] for seed in seeds)
-        return sum(line.points[seed] - none.points[seed] for seed in seeds) / gain if gain > 0 else None
+        gain = mean(full.points[seed] - none.points[seed] for seed in seeds)
+        kept = mean(line.points[seed] - none.points[seed] for seed in seeds)
+        return kept / gain if gain >= LEAST_GAIN else None
 
     def over_random(self, line: Line) -> Spread | None:
         """Points above Random at the same ratio, seed by seed; None for Random, no KD and full KD."""

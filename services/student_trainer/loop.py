@@ -28,9 +28,6 @@ T = TypeVar("T")
 class Asks(Protocol):
     """Where questions go: teachers/asking.py, or nowhere."""
 
-    @property
-    def spent(self) -> bool: ...  # the budget has refused a question
-
     def submit(
         self, step: int, rows: Sequence[int], instances: Sequence[Instance]
     ) -> Future[list[Answer | None]]: ...
@@ -38,8 +35,6 @@ class Asks(Protocol):
 
 class NoTeacher:
     """Answers nothing, at no cost."""
-
-    spent = False
 
     def submit(
         self, step: int, rows: Sequence[int], instances: Sequence[Instance]
@@ -119,6 +114,9 @@ def distil(
 ) -> Iterator[Step]:
     """Trains the student step by step from `start`, giving each step's account as it is done.
 
+    Where a spent budget stops the run, it ends before the first step that it cannot pay whole: that step
+    and all after it are then done on resume, as if the larger budget had been there from the start.
+
     Args:
         learner: the student, changed in place.
         rows: the training set.
@@ -138,9 +136,10 @@ def distil(
     questions = map(ask, range(start, schedule.total))
     # A choice that does not wait for the student is made, and sent, while the step before it is learnt.
     for question in questions if settings.strategy in SCORES else one_ahead(questions):
-        yield learn(learner, question, settings, permutation)
-        if teacher.spent and settings.when_spent == "stop":
+        step = learn(learner, question, settings, permutation)
+        if step is None:
             return
+        yield step
 
 
 def choose(batch: Batch, step: int, learner: Learner, settings: DistillSettings) -> list[int]:
@@ -158,14 +157,19 @@ def choose(batch: Batch, step: int, learner: Learner, settings: DistillSettings)
 
 def learn(
     learner: Learner, question: Question, settings: DistillSettings, permutation: Sequence[int]
-) -> Step:
-    """One step: the student's forward runs while the answers are on the wire, then eq. 3 and the update."""
+) -> Step | None:
+    """One step: the student's forward runs while the answers are on the wire, then eq. 3 and the update.
+
+    None, and nothing learnt, if the budget has refused a part of it and is to stop the run.
+    """
     whole = settings.label_loss == "all"
     batch = question.batch if whole else question.batch[question.asked]
     logits = learner.logits(batch.instances) if batch.rows else torch.empty(0, len(permutation))
     began = perf_counter()
     answers = question.answers.result()
     waited = perf_counter() - began
+    if settings.teacher is not None and settings.when_spent == "stop" and None in answers:
+        return None
     answered = [i for i, answer in enumerate(answers) if answer is not None]
     positions = [question.asked[i] for i in answered] if whole else answered
     teacher = teacher_logits([answers[i] for i in answered], permutation).to(logits.device)

@@ -118,8 +118,6 @@ def _train(
                 checkpoint.save(learner.accelerator, settings.output, spell.next_step)
             if watch:
                 watch(step, schedule.total)
-    if spell.next_step < schedule.total:
-        checkpoint.save(learner.accelerator, settings.output, spell.next_step)
     spell.seconds = perf_counter() - began
     return spell
 

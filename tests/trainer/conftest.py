@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from processes import ServerProcess, start_server
 from tiny_task import TRAIN, VALIDATION, rows, save_bert, write_task
-from trainers import train
+from trainers import ONE_TEXT_A_RUN, train
 
 RECIPE = ("--learning-rate", "2e-3", "--batch-size", "16", "--epochs", "3", "--max-length", "32")
 TEACHER = ("--learning-rate", "2e-3", "--batch-size", "16", "--epochs", "10", "--max-length", "32")
@@ -56,9 +56,15 @@ def teacher(finetuned: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_model(teacher: Path) -> Path:
+    """What `new_server` serves here."""
+    return teacher
+
+
+@pytest.fixture(scope="session")
 def server(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """One for all tests that do not harm it."""
-    running = start_server(teacher, tmp_path_factory.mktemp("server") / "log")
+    running = start_server(teacher, tmp_path_factory.mktemp("server") / "log", *ONE_TEXT_A_RUN)
     yield running
     assert running.stop() == 0
 
@@ -96,10 +102,3 @@ def at_random(command: Command, other_task: Path, tmp_path_factory: pytest.TempP
     folder = tmp_path_factory.mktemp("at-random")
     train(folder, *command(strategy="random", data=other_task))
     return folder
-
-
-def usage(server: ServerProcess) -> dict[str, int]:
-    import httpx
-
-    counts: dict[str, int] = httpx.get(f"{server.url}/v1/usage").json()
-    return counts

@@ -10,11 +10,15 @@ import multiprocessing
 import os
 import signal
 import sqlite3
+import time
 from collections.abc import Sequence
 from contextlib import closing
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+
+import httpx
+from processes import ServerProcess
 
 PRELOADED = [
     "student_trainer.run",
@@ -23,6 +27,10 @@ PRELOADED = [
     "transformers.models.bert.modeling_bert",
 ]  # without grpc: it does not outlive a fork
 SECONDS = 100
+
+# Of a server: a text's logits differ in the last bit with its company in a batch, and so with the time
+# of a question. Runs can only be compared bit by bit when no text has any.
+ONE_TEXT_A_RUN = ("--max-length", "12", "--batch-tokens", "12")
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(PRELOADED)
@@ -46,7 +54,7 @@ class Trainer:
     @property
     def log(self) -> str:
         """What it has printed, as one line."""
-        return " ".join(self._log.read_text().split())
+        return " ".join(self._log.read_text().split()) if self._log.exists() else ""
 
     def wait(self) -> int:
         """Its exit code."""
@@ -65,6 +73,13 @@ class Trainer:
             return False
         return True
 
+    def wait_for_text(self, text: str) -> None:
+        until = time.monotonic() + SECONDS
+        while text not in self.log:
+            assert self._process.is_alive(), self.log
+            assert time.monotonic() < until, self.log
+            time.sleep(0.02)
+
     def kill(self, pause_s: float = 0.0) -> int:
         """kill -9, a while later: anywhere in a step. Its exit code, 0 if it came to its end before."""
         self._process.join(pause_s)
@@ -73,7 +88,7 @@ class Trainer:
 
 
 def train(folder: Path, *arguments: object) -> dict[str, Any]:
-    """A run to its end; its result.json, from the folder that follows `--output`."""
+    """A run to its end; its result.json, from the folder of the last `--output`."""
     trainer = Trainer(folder, *arguments)
     assert trainer.wait() == 0, trainer.log
     return result_of(folder / str(arguments[arguments.index("--output") + 1]))
@@ -84,17 +99,31 @@ def result_of(output: Path) -> dict[str, Any]:
     return result
 
 
+def timeless(result: dict[str, Any]) -> dict[str, Any]:
+    """A result without what is the machine's, not the run's."""
+    return result | {"seconds": 0, "waited": 0}
+
+
 def weights_of(output: Path) -> bytes:
     return (output / "model" / "model.safetensors").read_bytes()
 
 
-def ledger_of(answers: Path) -> list[tuple[Any, ...]]:
-    """Every row but the run's random name and the time, in the order of the steps."""
-    with closing(sqlite3.connect(answers)) as database:
+def ledger_of(folder: Path, output: str = "run") -> list[tuple[Any, ...]]:
+    """Every row of one run, but its random name and the time, in the order of the steps."""
+    run = json.loads((folder / output / "run.json").read_text())["id"]
+    with closing(sqlite3.connect(folder / "answers.sqlite")) as database:
         rows = database.execute(
             "SELECT step, row, teacher, key, outcome, characters, units, queries, usd, tariff FROM ledger"
+            " WHERE run = ?",
+            (run,),
         ).fetchall()
     return sorted(rows)
+
+
+def usage(server: ServerProcess) -> dict[str, int]:
+    """By the server's own count."""
+    counts: dict[str, int] = httpx.get(f"{server.url}/v1/usage").json()
+    return counts
 
 
 def _live(arguments: Sequence[str], folder: Path, told: Connection, hold: str | None) -> None:

@@ -36,7 +36,8 @@ def main(arguments: list[str] | None = None) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    logging.basicConfig(level="WARNING", format="%(message)s", handlers=[RichHandler(console=console)])
+    handler = RichHandler(console=console, show_path=False)
+    logging.basicConfig(level="WARNING", format="%(message)s", handlers=[handler])
     try:
         COMMANDS[command](flags)
     except UserError as error:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
     CliSettingsSource,
@@ -207,7 +208,7 @@ def parse(kind: type[AnySettings], arguments: list[str], command: str) -> AnySet
         )
         return kind(**_read(file) | dict(source()))
     except ValidationError as error:
-        raise ConfigError(_explain(error)) from None
+        raise ConfigError("\n".join(_mistake(one, kind) for one in error.errors())) from None
 
 
 def _take_config(arguments: list[str]) -> tuple[Path | None, list[str]]:
@@ -226,14 +227,18 @@ def _read(file: Path | None) -> dict[str, Any]:
         values = yaml.safe_load(file.read_text())
     except (OSError, yaml.YAMLError) as error:
         raise ConfigError(f"config: {file} cannot be read: {error}") from None
-    if not isinstance(values, dict):
+    if not isinstance(values, dict) or not all(isinstance(name, str) for name in values):
         raise ConfigError(f"config: {file} must hold `field: value` lines")
     return values
 
 
-def _explain(error: ValidationError) -> str:
-    return "\n".join(
-        f"{'.'.join(map(str, one['loc'])) or 'settings'}: {one['msg']}"
-        + ("" if one["type"] in ("missing", "value_error") else f" (it is {one['input']!r})")
-        for one in error.errors()
-    )
+def _mistake(one: ErrorDetails, kind: type[Settings]) -> str:
+    """A line: the field, what is wrong with its value, what is wanted."""
+    name, reason = ".".join(map(str, one["loc"])), one["msg"].removeprefix("Value error, ")
+    if not one["loc"]:
+        return reason  # of fields that do not fit together: it names them itself
+    if one["type"] == "extra_forbidden":
+        return f"{name}: no such setting; known are {', '.join(kind.model_fields)}"
+    wanted = getattr(kind.model_fields.get(str(one["loc"][0])), "description", None)
+    value = "it is missing" if one["type"] == "missing" else f"{reason} (it is {one['input']!r})"
+    return f"{name}: {value}; wanted: {wanted}"

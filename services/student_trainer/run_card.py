@@ -62,18 +62,24 @@ class RunCard:
             fingerprint: the teacher's; empty without one.
 
         Raises:
-            ConfigError: the run began with another teacher.
+            ConfigError: the run began with another teacher, or the folder cannot be written.
         """
         found = _read(self.folder)
         if found is None:
-            self.folder.mkdir(parents=True, exist_ok=True)
             found = {"id": self.id, "fingerprint": fingerprint, "recipe": self.recipe}
-            write_json(self.folder / _NAME, found)
+            self._write(found)
         if found["fingerprint"] != fingerprint:
             raise ConfigError(
                 f"teacher: its fingerprint is {fingerprint[:12]}…, this run began with "
                 f"{found['fingerprint'][:12]}…; serve that one again, or start a new run"
             )
+
+    def _write(self, card: dict[str, Any]) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_json(self.folder / _NAME, card)
+        except OSError as error:
+            raise ConfigError(f"output: cannot be written: {error}; name another folder") from None
 
     def _refuse_changes(self, recipe: dict[str, Any]) -> None:
         changed = [

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
@@ -40,10 +41,10 @@ def load(
             use_safetensors=True,
             ignore_mismatched_sizes=True,
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise StudentError(
             f"student: {source!r} cannot be loaded; give a folder with config.json, model.safetensors "
-            f"and a tokenizer, or a hub name ({error})"
+            f"and a tokenizer, or a hub name ({' '.join(str(error).split())})"
         ) from None
     if layers is not None:
         keep_layers(model, list(range(layers)) if isinstance(layers, int) else layers)

@@ -6,8 +6,9 @@ import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
-from student_trainer.config import DistillSettings
+from student_trainer.config import ConfigError, DistillSettings
 from student_trainer.costs.budget import Budget
 from student_trainer.costs.database import open_database
 from student_trainer.costs.ledger import Ledger
@@ -47,7 +48,7 @@ def open_teacher(settings: DistillSettings, task: TaskData, card: RunCard) -> It
 
     Raises:
         TeacherUrlError, TeacherError: not reached. HandshakeError: another task's teacher.
-        ConfigError: another teacher than the one that this run began with.
+        ConfigError: another teacher than the one that this run began with, or no place to write to.
     """
     if settings.teacher is None:
         card.begin("")
@@ -78,10 +79,17 @@ def fingerprint_of(settings: DistillSettings, labels: tuple[str, ...]) -> str:
 @asynccontextmanager
 async def _opened(settings: DistillSettings, url: str, card: RunCard) -> AsyncIterator[Asker]:
     async with await Client.connect(url) as client:
-        with closing(open_database(settings.answers)) as database:
+        with closing(_database(settings.answers)) as database:
             ledger = _ledger(settings, card, client.description, database)
             budget = Budget(ledger, settings.budget_queries, settings.budget_usd)
             yield Asker(client, Want(), store=Store(database), ledger=ledger, budget=budget)
+
+
+def _database(answers: Path) -> sqlite3.Connection:
+    try:
+        return open_database(answers)
+    except (sqlite3.Error, OSError) as error:
+        raise ConfigError(f"answers: {answers} cannot be used: {error}; name another file") from None
 
 
 def _ledger(

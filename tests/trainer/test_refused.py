@@ -1,0 +1,139 @@
+"""What cannot be used is refused before anything is spent: exit code 2, each mistake on a line of its own."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from tiny_task import rows, save_bert, save_reordered, write_task
+from trainers import Trainer, train, usage
+
+
+@pytest.fixture
+def refused(command, server, tmp_path: Path):
+    """Runs what must be refused; its lines. Nothing was asked, and no run has begun."""
+
+    def run(*flags: object, plain: bool = False, **settings: object) -> list[str]:
+        before = usage(server)
+        trainer = Trainer(tmp_path, *(("distill", *flags) if plain else command(*flags, **settings)))
+        assert trainer.wait() == 2, trainer.log
+        assert usage(server) == before
+        shown = (tmp_path / "log").read_text()
+        assert "Traceback" not in shown
+        (tmp_path / "log").unlink()
+        return shown.partition("refused: ")[2].splitlines()
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (("--strategy", "best"), ["strategy: ", "'random', 'entropy', 'margin' or 'lc'", "(it is 'best')"]),
+        (("--ratio", "0"), ["ratio: ", "greater than 0", "(it is '0')", "share of a batch"]),
+        (("--ratio", "2"), ["ratio: ", "less than or equal to 1", "(it is '2')"]),
+        (("--epochs", "many"), ["epochs: ", "number", "(it is 'many')"]),
+        (("--student-layers", "first"), ["student_layers", "(it is 'first')"]),
+        (("--budget-usd", "3"), ["budget_usd: ", "price_book"]),
+        (("--budget-queries", "0"), ["budget_queries: ", "(it is '0')"]),
+        (("--price-book", "nobody"), ["nobody", "google-natural-language"]),
+        (("--price-book", "google-natural-language", "--price-feature", "love"), ["love", "sentiment"]),
+        (("--student", "no/such/folder"), ["student: ", "no/such/folder", "config.json"]),
+        (("--student", "no-such-name"), ["student: ", "no-such-name", "hub name"]),
+        (("--student-layers", "3"), ["student_layers: ", "[0, 1, 2]", "0 to 1"]),
+        (("--student-layers", "0,2"), ["student_layers: ", "[0, 2]", "0 to 1"]),
+        (("--student-layers", "0"), ["student_layers: ", "0 to 1"]),
+        (("--data", "./nowhere"), ["data: ", "nowhere"]),
+        (("--teacher", "ftp://here:1"), ["'ftp://here:1'", "grpc://host:port"]),
+        (("--teacher", "grpc://here"), ["'grpc://here'", "a host and a port"]),
+        (("--teacher", "local:./nowhere"), ["local:./nowhere", "cannot be loaded"]),
+        (("--teacher-labels", "good,bad,ugly"), ["teacher: ", "'ugly'", "'positive'", "teacher_labels"]),
+        (("--label-names", "negative,neutral,positive,mixed"), ["teacher: ", "3 classes", "4 ["]),
+    ],
+)
+def test_a_mistake_is_one_line(flags: tuple[str, ...], says: list[str], refused, tmp_path: Path) -> None:
+    lines = refused(*flags)
+    assert len(lines) == (2 if flags[1] == "first" else 1), lines  # neither a number nor a list
+    assert all(part in lines[0] for part in says), lines
+    assert not (tmp_path / "run").exists()
+
+
+def test_all_mistakes_are_shown_together(refused) -> None:
+    lines = refused("--strategy", "best", "--ratio", "2", plain=True)
+    assert [line.split(":")[0] for line in lines] == ["data", "output", "student", "strategy", "ratio"]
+    assert "it is missing; wanted: pretrained checkpoint" in lines[2]
+
+
+def test_a_file_of_settings(command, refused, server, task: Path, student: Path, tmp_path: Path) -> None:
+    """What it does not know is refused; what a flag says as well, the flag decides."""
+    (tmp_path / "run.yaml").write_text(f"data: {task}\nstudent: {student}\noutput: run\nratoi: 0.1\n7: 7\n")
+    assert "field: value" in refused("--config", "run.yaml", plain=True)[0]
+    settings = f"data: {task}\nstudent: {student}\noutput: run\nteacher: {server.url}\nstudent_layers: 1\n"
+    (tmp_path / "run.yaml").write_text(settings + "ratoi: 0.1\n")
+    assert refused("--config", "run.yaml", plain=True)[0].startswith(
+        "ratoi: no such setting; known are data,"
+    )
+    (tmp_path / "run.yaml").write_text(
+        settings + "strategy: random\nepochs: 0.1\nratio: 0.5\ncheck_rows: 0\n"
+    )
+    result = train(tmp_path, "distill", "--ratio", "0.25", "--config=run.yaml", "--output", "flags")
+    assert (result["strategy"], result["ratio"], result["questions"]["asked"]) == ("random", 0.25, 8)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_of_another_run(command, refused, teacher: Path, tmp_path: Path) -> None:
+    here = {"teacher": f"local:{teacher}", "epochs": 0.1}
+    train(tmp_path, *command(**here))
+    (tmp_path / "run" / "result.json").unlink()  # as if it had been killed at its end
+    lines = refused(**here)
+    assert lines == ["output: run holds a run; set resume, or another folder"]
+
+    lines = refused("--resume", "--seed", 3, "--ratio", 0.5, **here)
+    assert lines[0] == "ratio: this run began with 0.25, not 0.5"
+    assert lines[1] == "seed: this run began with 0, not 3"
+    assert "same settings" in lines[2]
+
+    other = save_reordered(teacher, tmp_path / "other", [1, 0, 2])
+    (line,) = refused("--resume", "--checkpoint-steps", 7, **here | {"teacher": f"local:{other}"})
+    assert line.startswith("teacher: its fingerprint is ")
+    assert train(tmp_path, *command("--resume", **here))["questions"]["asked"] == 4
+
+
+def test_places_that_cannot_be_written(refused, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder, not a database")
+    (line,) = refused("--output", "file")
+    assert line.startswith("output: ")
+    (line,) = refused("--answers", "file")
+    assert line.startswith("answers: ")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_broken_student(refused, student: Path, tmp_path: Path) -> None:
+    broken = Path(shutil.copytree(student, tmp_path / "broken"))
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    (line,) = refused("--student", "broken")
+    assert line.startswith("student: 'broken' cannot be loaded")
+
+
+def test_a_teacher_of_another_task_is_warned_of(command, tmp_path: Path) -> None:
+    untaught = save_bert(tmp_path / "untaught", seed=5, layers=1)
+    train(tmp_path, *command(teacher=f"local:{untaught}", epochs=0.1, check_rows=30))
+    log = " ".join((tmp_path / "log").read_text().split())
+    assert "of 30 validation rows, always guessing one class on 10: are its classes in another order" in log
+
+
+def test_nobody_at_that_address(command, tmp_path: Path) -> None:
+    """It may still be starting: it is waited for, and that is said."""
+    from processes import free_port
+
+    trainer = Trainer(tmp_path, *command(teacher=f"grpc://127.0.0.1:{free_port()}"))
+    trainer.wait_for_text("asking the teacher again in")
+    assert trainer.kill() != 0
+    assert not (tmp_path / "run").exists()
+
+
+def test_two_classes_for_a_teacher_of_three(command, refused, tmp_path: Path) -> None:
+    two = [row for row in rows(90, "two") if row["label"] != "neutral"]
+    write_task(tmp_path / "two", two[:40], two[40:])
+    (line,) = refused("--data", "two")
+    assert line.startswith("teacher: it has 3 classes ['negative', 'neutral', 'positive'], the data 2")

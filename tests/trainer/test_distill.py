@@ -10,6 +10,8 @@ from tiny_task import TRAIN, rows, save_reordered, write_task
 from trainers import ledger_of, result_of, train, weights_of
 
 STEPS = TRAIN // 16 * 3
+# What the last bit of a teacher's logits, which its batches decide, may grow to: half a step of AdamW.
+DRIFT = 1e-3
 
 
 def test_a_student_learns_from_a_quarter_of_its_batches(by_entropy: Path) -> None:
@@ -30,10 +32,10 @@ def test_every_transport_gives_the_same_student(
 ) -> None:
     url = server.url if transport == "http" else f"local:{teacher}"
     train(tmp_path, *command(teacher=url))
-    one, other = (ledger_of(folder / "answers.sqlite") for folder in (by_entropy, tmp_path))
-    assert [row[:4] for row in one] == [row[:4] for row in other]
+    one, other = (ledger_of(folder) for folder in (by_entropy, tmp_path))
+    assert [row[:2] for row in one] == [row[:2] for row in other]
     over_grpc, here = load(weights_of(by_entropy / "run")), load(weights_of(tmp_path / "run"))
-    tolerance = 0 if transport == "http" else 1e-5
+    tolerance = 0 if transport == "http" else DRIFT
     for name, weights in over_grpc.items():
         torch.testing.assert_close(here[name], weights, rtol=0, atol=tolerance)
 
@@ -69,13 +71,13 @@ def test_a_teacher_with_its_classes_in_another_order_teaches_the_same(
 ) -> None:
     reordered = save_reordered(teacher, tmp_path / "reordered", [2, 0, 1])
     train(tmp_path, *command(teacher=f"local:{reordered}"))
-    ledgers = (ledger_of(folder / "answers.sqlite") for folder in (by_entropy, tmp_path))
+    ledgers = (ledger_of(folder) for folder in (by_entropy, tmp_path))
     one, other = ([row[:2] for row in ledger] for ledger in ledgers)
     assert one == other
     assert "always guessing" not in (tmp_path / "log").read_text()
     one, other = load(weights_of(by_entropy / "run")), load(weights_of(tmp_path / "run"))
     for name, weights in one.items():
-        torch.testing.assert_close(other[name], weights, rtol=0, atol=1e-4)
+        torch.testing.assert_close(other[name], weights, rtol=0, atol=DRIFT)
 
 
 def test_rows_without_labels_teach_through_the_teacher_alone(command, teacher: Path, tmp_path: Path) -> None:
@@ -111,8 +113,8 @@ def test_pairs(command, student: Path, teacher: Path, tmp_path: Path) -> None:
     assert result["questions"]["asked"] == 6 * 3 * 4
     single = write_task(tmp_path / "single", rows(96, "train"), rows(30, "validation"))
     train(tmp_path, *command(data=single, teacher=f"local:{teacher}", output="single-run"))
-    keys = {row[3] for row in ledger_of(tmp_path / "answers.sqlite")}
-    assert len(keys) > result["questions"]["distinct"] + result["questions"]["checked"]
+    pairs, singles = ({row[3] for row in ledger_of(tmp_path, run)} for run in ("run", "single-run"))
+    assert not pairs & singles
 
 
 @pytest.mark.parametrize(("layers", "kept"), [("2", [0, 1]), ("2,0", [2, 0]), ("[2]", [2])])

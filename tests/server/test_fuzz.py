@@ -1,5 +1,7 @@
 """Whatever bytes arrive, the answer is in the error table, at a bounded cost: no 5xx, no INTERNAL."""
 
+import asyncio
+import gzip
 import json
 import time
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from processes import ServerProcess
 
 from teacher_api.v1 import teacher_pb2 as pb
+from teacher_server import http_api
 
 Code = grpc.StatusCode
 REFUSALS = (Code.OK, Code.INVALID_ARGUMENT, Code.FAILED_PRECONDITION)
@@ -184,6 +187,38 @@ def test_a_large_message_costs_little(server: ServerProcess, raw: RawGrpc, case:
     assert raw.code(LARGE_PROTOBUF[case]) is Code.INVALID_ARGUMENT
     assert time.monotonic() - began < SECONDS
     assert highest_mib(server) - before < MIB
+
+
+def test_a_compressed_bomb_is_not_unpacked(server: ServerProcess, raw: RawGrpc, http: httpx.Client) -> None:
+    before, bomb = highest_mib(server), bytes(128 * 2**20)
+    with pytest.raises(grpc.RpcError) as refused:
+        raw.predict(bomb, timeout=20, compression=grpc.Compression.Gzip)
+    assert refused.value.code() is Code.RESOURCE_EXHAUSTED
+    packed = http.post("/v1/predict", content=gzip.compress(bomb), headers={"content-encoding": "gzip"})
+    assert packed.status_code == 422
+    assert highest_mib(server) - before < 64
+
+
+async def test_a_body_that_trickles_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over ASGI itself: over a socket it would take BODY_SECONDS."""
+    monkeypatch.setattr(http_api, "BODY_SECONDS", 0.05)
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        await asyncio.sleep(0.01)
+        return {"type": "http.request", "body": b" ", "more_body": True}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async with asyncio.timeout(5):
+        await http_api.Gate(unreachable, 1000)({"type": "http", "headers": []}, receive, send)
+    assert sent[0]["status"] == 504
+    assert (b"connection", b"close") in sent[0]["headers"]
+
+
+async def unreachable(*_: object) -> None:
+    raise AssertionError
 
 
 def highest_mib(server: ServerProcess) -> float:

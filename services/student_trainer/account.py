@@ -68,19 +68,21 @@ def compute(
         "full": cost.full(),
         "eq10": cost.eq10(r),
         "backward_on_all": cost.backward_on_all(r),
+        "two_pass_on_all": cost.two_pass_on_all(r),
         "two_pass": cost.two_pass(r),
         "random": cost.random(r),
     }
-    return scheme(settings), columns
+    return scheme(settings, labelled=train.labels is not None), columns
 
 
-def scheme(settings: DistillSettings) -> str:
+def scheme(settings: DistillSettings, *, labelled: bool) -> str:
     """Which formula counts what this run computes."""
     if settings.strategy == "all":
         return "full"
-    if settings.label_loss == "all":
-        return "backward_on_all"
-    return "two_pass" if settings.strategy in SCORES else "random"
+    scored = settings.strategy in SCORES
+    if labelled and settings.label_loss == "all":
+        return "two_pass_on_all" if scored else "backward_on_all"
+    return "two_pass" if scored else "random"
 
 
 def _teacher_forward(teacher: Description, lengths: Sequence[int]) -> int:

@@ -111,7 +111,9 @@ class DistillSettings(TrainingSettings):
     rounding: Rounding = Field("nearest", description="of N·r; `floor` is the released code's choice")
     score_dropout: bool = Field(False, description="leave dropout on in the pass that scores doubt")
     label_loss: Literal["selected", "all"] = Field(
-        "selected", description="gold labels count on the asked instances, or on the whole batch"
+        "all",
+        description="gold labels, where there are any, count on the whole batch (as in the released code), "
+        "or on the asked instances alone (eq. 10: cheaper to compute, and far worse at small r)",
     )
     divergence: Divergence = Field("kl", description="KL(teacher‖student)·τ², eq. 1's direction, or MSE")
     temperature: float = Field(1.0, gt=0, description="τ of eq. 1")

@@ -3,7 +3,7 @@
 A training run without a teacher is the same loop with a teacher that is never there (`NoTeacher`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import lru_cache
@@ -162,19 +162,15 @@ def learn(
 
     None, and nothing learnt, if the budget has refused a part of it and is to stop the run.
     """
-    whole = settings.label_loss == "all"
-    batch = question.batch if whole else question.batch[question.asked]
+    batch, positions = learnt(question, settings)
     logits = learner.logits(batch.instances) if batch.rows else torch.empty(0, len(permutation))
     began = perf_counter()
     answers = question.answers.result()
     waited = perf_counter() - began
     if settings.teacher is not None and settings.when_spent == "stop" and None in answers:
         return None
-    answered = [i for i, answer in enumerate(answers) if answer is not None]
-    positions = [question.asked[i] for i in answered] if whole else answered
-    teacher = teacher_logits([answers[i] for i in answered], permutation).to(logits.device)
-    distance = distillation_loss(logits[positions], teacher, settings.temperature, settings.divergence)
-    loss = combine(label_loss(logits, batch.labels.to(logits.device)), distance, settings.kd_weight)
+    answered = {place: answer for place, answer in zip(positions, answers, strict=True) if answer}
+    loss = objective(logits, batch.labels, answered, settings, permutation)
     rate = learner.learning_rate
     learner.update(loss)
     value = float("nan") if loss is None else loss.item()
@@ -182,9 +178,32 @@ def learn(
     return Step(question.step, seen, asked, len(answered), value, waited, rate)
 
 
-def teacher_logits(answers: Sequence[Answer | None], permutation: Sequence[int]) -> Tensor:
+def learnt(question: Question, settings: DistillSettings) -> tuple[Batch, list[int]]:
+    """The rows that are learnt from, and the places of the asked among them.
+
+    Of an unlabelled batch only the asked have anything to teach, whatever `label_loss` says.
+    """
+    if settings.label_loss == "all" and bool((question.batch.labels >= 0).any()):
+        return question.batch, question.asked
+    return question.batch[question.asked], list(range(len(question.asked)))
+
+
+def objective(
+    logits: Tensor,
+    labels: Tensor,
+    answered: Mapping[int, Answer],
+    settings: DistillSettings,
+    permutation: Sequence[int],
+) -> Tensor | None:
+    """Eq. 3 over the rows with labels and the rows with answers: logits [n, C], labels [n], row -> answer."""
+    teacher = teacher_logits(list(answered.values()), permutation).to(logits.device)
+    distance = distillation_loss(logits[list(answered)], teacher, settings.temperature, settings.divergence)
+    return combine(label_loss(logits, labels.to(logits.device)), distance, settings.kd_weight)
+
+
+def teacher_logits(answers: Sequence[Answer], permutation: Sequence[int]) -> Tensor:
     """Answers in the order of the student's classes: [m, C]."""
-    rows = [answer.outputs.logits for answer in answers if answer and answer.outputs]
+    rows = [answer.outputs.logits for answer in answers if answer.outputs]
     if not rows:
         return torch.empty(0, len(permutation))
     return torch.from_numpy(np.stack(rows)[:, list(permutation)])  # type: ignore[arg-type]

@@ -95,5 +95,6 @@ def test_the_papers_columns(
     assert costs.full() == pytest.approx(full)
     assert costs.eq10(r) == pytest.approx(eq10)
     assert costs.backward_on_all(r) == pytest.approx(backward_on_all)
+    assert costs.two_pass_on_all(r) == pytest.approx(backward_on_all + costs.student_forward)
     assert costs.two_pass(r) == pytest.approx(two_pass)
     assert costs.random(r) == pytest.approx(random)

@@ -79,6 +79,7 @@ def command(task: Path, student: Path, server: ServerProcess) -> Command:
             "student": student,
             "teacher": f"grpc://{server.grpc}",
             "ratio": 0.25,
+            "label_loss": "selected",
             "check_rows": 12,
             "output": "run",
         } | settings

@@ -45,7 +45,8 @@ def test_every_transport_gives_the_same_student(
     [
         ("all", (), 16, "full"),
         ("random", (), 4, "random"),
-        ("margin", ("--label-loss", "all"), 4, "backward_on_all"),
+        ("margin", ("--label-loss", "all"), 4, "two_pass_on_all"),
+        ("random", ("--label-loss", "all"), 4, "backward_on_all"),
         (
             "lc",
             ("--rounding", "floor", "--ratio", 0.3, "--divergence", "mse", "--score-dropout"),

@@ -15,7 +15,18 @@ from student_trainer import student as students
 from student_trainer.config import DistillSettings
 from student_trainer.data import Rows
 from student_trainer.learner import Learner
-from student_trainer.loop import Batch, NoTeacher, Question, Schedule, choose, distil, learn, one_ahead, take
+from student_trainer.loop import (
+    Batch,
+    NoTeacher,
+    Question,
+    Schedule,
+    choose,
+    distil,
+    learn,
+    learnt,
+    one_ahead,
+    take,
+)
 from teacher_api.messages import Answer, Instance, Outputs
 
 MADE = rows(12, "loop")
@@ -86,7 +97,7 @@ def test_one_ahead_gives_the_same_items_each_after_the_next_was_started(number: 
 
 def test_the_objective_equals_a_computation_by_hand(student: Path) -> None:
     """λ = 0.25: three quarters of the mean cross-entropy, a quarter of the mean KL(teacher ‖ student)."""
-    settings = settings_of(kd_weight=0.25)
+    settings = settings_of(kd_weight=0.25, label_loss="selected")
     learner = learner_of(student, settings)
     batch = take(TASK, [3, 4, 5, 6])
     asked, told = [2, 0], [[2.0, 0.0, -1.0], [0.0, 1.0, 3.0]]
@@ -194,3 +205,14 @@ def test_a_part_of_a_batch() -> None:
     assert part.instances == [TASK.instances[9], TASK.instances[5]]
     assert part.labels.tolist() == [TASK.labels[9], TASK.labels[5]]
     assert take(Rows(TASK.instances, None), [1]).labels.tolist() == [-1]
+
+
+@pytest.mark.parametrize(("labels", "learnt_from"), [([0, 1, -1, 2], 4), ([-1, -1, -1, -1], 2)])
+def test_label_loss_on_all_learns_from_the_asked_alone_where_no_row_has_a_label(
+    labels: list[int], learnt_from: int
+) -> None:
+    batch = Batch([5, 6, 7, 8], [Instance(str(i)) for i in range(4)], torch.tensor(labels))
+    question = Question(0, batch, [3, 1], answered([None, None]))
+    rows, positions = learnt(question, settings_of(label_loss="all"))
+    assert len(rows.rows) == learnt_from
+    assert [rows.rows[place] for place in positions] == [8, 6]

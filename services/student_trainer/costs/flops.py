@@ -68,6 +68,10 @@ class PerInstance:
         """F_s + B_s + r·F_t: label loss on all, Table 4."""
         return self.student_forward + self.student_backward + r * self.teacher_forward
 
+    def two_pass_on_all(self, r: float) -> float:
+        """2·F_s + B_s + r·F_t: the same behind a score pass of its own, as dropout-free scores need."""
+        return self.student_forward + self.backward_on_all(r)
+
     def two_pass(self, r: float) -> float:
         """F_s + r(F_s + B_s + F_t): a score pass without gradient, then the asked."""
         return self.student_forward + r * self.full()

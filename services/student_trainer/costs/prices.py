@@ -37,7 +37,8 @@ class Tariff(_Strict):
 
     Attributes:
         name: book and feature, as in "google-natural-language/sentiment".
-        as_of: the day on which the figures were read at `source`.
+        as_of: the day on which the figures were last checked; the book says against what.
+        source: where the seller gives them today.
         unit_characters: Unicode characters in a unit; each request is rounded up.
         minimum_units: the least that a request counts.
         free_units: units of a calendar month that cost nothing; tiers count from the month's first unit.

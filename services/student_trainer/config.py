@@ -101,7 +101,9 @@ class DistillSettings(TrainingSettings):
         None, description="the teacher's class names in its own order, where its checkpoint has none"
     )
     check_rows: int = Field(
-        64, ge=0, description="validation rows asked first, to warn of a teacher no better than chance"
+        64,
+        ge=0,
+        description="validation rows asked first, out of the same budget, to warn of a bad teacher",
     )
     answers: Path = Field(
         Path("answers.sqlite"), description="kept answers and the ledger: never asked again, in any run"

@@ -23,12 +23,14 @@ class Patience:
     """How long a teacher that is busy or away is waited for.
 
     Attributes:
+        connect_seconds: for its first word: a wrong address is found out before long.
         seconds: from a request's first refusal to its last try: enough for a server to be restarted.
         in_flight: requests under way at once.
         jitter: what makes pauses differ between trainers; never the run's own generator.
     """
 
     seconds: float = 300.0
+    connect_seconds: float = 60.0
     in_flight: int = 4
     jitter: random.Random = field(default_factory=random.Random)
 
@@ -58,7 +60,7 @@ class Client:
     async def over(cls, teacher: Teacher, patience: Patience | None = None) -> Self:
         """The same around a transport that is open already; closes it if it does not describe itself."""
         patience = patience or Patience()
-        tries = _Tries(patience)
+        tries = _Tries(patience, min(patience.connect_seconds, patience.seconds))
         while True:
             try:
                 return cls(teacher, await teacher.describe(), patience)
@@ -127,7 +129,7 @@ class Client:
         """One part, its failed instances asked again for as long as that may help and patience lasts."""
         async with self._slots:
             answers = await self._try(part, want)
-            tries = _Tries(self._patience)
+            tries = _Tries(self._patience, self._patience.seconds)
             while errors := _passing(answers):
                 if not await tries.pause(list(errors.values())):
                     break
@@ -157,9 +159,9 @@ class Client:
 class _Tries:
     """The pauses between the tries of one request: longer each time, at random, until patience ends."""
 
-    def __init__(self, patience: Patience) -> None:
+    def __init__(self, patience: Patience, seconds: float) -> None:
         self._now = asyncio.get_running_loop().time
-        self._end = self._now() + patience.seconds
+        self._end = self._now() + seconds
         self._longest = FIRST_PAUSE_S
         self._jitter = patience.jitter
 

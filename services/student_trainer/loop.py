@@ -3,7 +3,7 @@
 A training run without a teacher is the same loop with a teacher that is never there (`NoTeacher`).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import lru_cache
@@ -102,6 +102,9 @@ class Step:
     loss: float
     waited: float
     learning_rate: float
+
+
+Watch = Callable[[Step, int], None]  # told of each step, and how many are planned
 
 
 def distil(

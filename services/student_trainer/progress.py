@@ -1,18 +1,18 @@
 """One run on the terminal: a bar while it learns, a few lines when it is done."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from student_trainer.loop import Step
+from student_trainer.loop import Step, Watch
 from student_trainer.result import RunResult
 
 
 @contextmanager
-def bar(console: Console) -> Iterator[Callable[[Step, int], None]]:
+def bar(console: Console) -> Iterator[Watch]:
     """Gives the function to be told of each step and the planned number of them."""
     columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
     asked = 0

@@ -1,7 +1,6 @@
 """One training run, from its settings to a saved student and its account."""
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -13,14 +12,12 @@ from student_trainer.config import DistillSettings, FinetuneSettings
 from student_trainer.data import TaskData
 from student_trainer.evaluate import evaluate
 from student_trainer.learner import Learner
-from student_trainer.loop import Schedule, Step, distil
+from student_trainer.loop import Schedule, Step, Watch, distil
 from student_trainer.result import RunResult
 from student_trainer.run_card import RunCard
 from student_trainer.teacher_side import TeacherSide, fingerprint_of, open_teacher, tariff_of
 
 EVALUATION_BATCH = 64
-
-Watch = Callable[[Step, int], None]  # told of each step, and how many are planned
 
 
 @dataclass

@@ -12,10 +12,9 @@ from typing import Any, Protocol
 
 from student_trainer.config import BenchSettings, ConfigError, DistillSettings
 from student_trainer.experiments.results import Results
-from student_trainer.loop import Step
-from student_trainer.result import RunResult
+from student_trainer.loop import Step, Watch
+from student_trainer.result import RunResult, write_json
 
-Watch = Callable[[Step, int], None]  # called after each step, with it and the planned number of steps
 Run = Callable[[DistillSettings, Watch], RunResult]
 
 # Where things are, and the grid itself: a grid may be widened, and a teacher may move.
@@ -100,9 +99,7 @@ def open_results(settings: BenchSettings, recipe: dict[str, Any]) -> Results:
         ]
         raise ConfigError("\n".join([str(error), *changed])) from None
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".writing")
-    unfinished.write_text(json.dumps(recipe, indent=2) + "\n")
-    unfinished.replace(path)
+    write_json(path, recipe)
     return results
 
 

@@ -91,3 +91,12 @@ def test_bills_are_means_over_the_runs_of_a_ratio() -> None:
 
 def test_no_price_book_no_bills() -> None:
     assert bills(Grid.of([made_up("random", 0.1, 0)])) == {}
+
+
+def test_a_gain_within_its_own_deviation_has_no_share() -> None:
+    runs = [
+        scored(strategy, ratio, seed, score)
+        for seed, scores in enumerate([(0.90, 0.91, 0.89), (0.80, 0.83, 0.85)])
+        for (strategy, ratio), score in zip((("none", 0), ("random", 0.1), ("all", 1)), scores, strict=True)
+    ]
+    assert Grid.of(runs).kept(Grid.of(runs).lines[1]) is None  # it gains -1 and 5: 2 ± 4.2

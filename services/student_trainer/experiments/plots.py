@@ -136,12 +136,12 @@ def _level(axes: Axes, line: Line, dashes: tuple[int, int]) -> None:
     axes.axhspan(level - deviation, level + deviation, color=MUTED, alpha=0.1, linewidth=0)
     axes.axhline(level, color=INK, linewidth=1.1, dashes=dashes)
     axes.annotate(
-        f"{line.name}\n{level:.1f}",
+        f"{line.name} {level:.1f}",
         (1, level),
         xycoords=("axes fraction", "data"),
         xytext=(6, 0),
         textcoords="offset points",
-        va="center",
+        va="bottom" if line.strategy == "all" else "top",  # they may lie close: one above, one below
     )
     if line.strategy == "all":
         axes.plot(_budget(line), level, marker="*", markersize=12, color=INK, markeredgecolor=PAPER, zorder=4)

@@ -85,15 +85,16 @@ class Grid:
     def kept(self, line: Line) -> float | None:
         """Share of full KD's gain over no KD that a line keeps, on the seeds that all three have.
 
-        None where there is no such seed, or full KD gains less than a point: a share of noise says nothing.
+        None where there is no such seed, or full KD gains less than a point, or than the gain's own
+        deviation: a share of noise says nothing.
         """
         none, full = self.find("none"), self.find("all")
         seeds = none and full and line.points.keys() & none.points.keys() & full.points.keys()
         if not (none and full and seeds):
             return None
-        gain = mean(full.points[seed] - none.points[seed] for seed in seeds)
+        gain = Spread.of([full.points[seed] - none.points[seed] for seed in seeds])
         kept = mean(line.points[seed] - none.points[seed] for seed in seeds)
-        return kept / gain if gain >= LEAST_GAIN else None
+        return kept / gain.mean if gain.mean >= max(LEAST_GAIN, gain.deviation or 0) else None
 
     def over_random(self, line: Line) -> Spread | None:
         """Points above Random at the same ratio, seed by seed; None for Random, no KD and full KD."""

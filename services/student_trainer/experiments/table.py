@@ -70,7 +70,8 @@ def legend(grid: Grid) -> list[str]:
     said = [
         f"{grid.metric}: ×100 on the validation set, mean ± sample deviation (runs).",
         "over Random: points above Random at the same r, seed by seed.",
-        "gain kept: share of what full KD gains over no KD; blank where it gains less than a point.",
+        "gain kept: share of what full KD gains over no KD; blank where that is less than a point, or than "
+        "its deviation.",
         "Queries of a run: asked = paid for without a cache, distinct = paid for with one, charged = "
         "paid for in this grid, whose runs share their answers and so depend on the order.",
         "GFLOPs: per instance seen, by the formula that the run follows (named) and by the paper's eq. 10.",

@@ -1,4 +1,7 @@
-"""python run_asking.py FOLDER STEPS QUERIES: a run that asks, always one step ahead; its test kills it."""
+"""python run_asking.py FOLDER STEPS QUERIES: a run that asks, always one step ahead; its test kills it.
+
+Each step waits for a line (or for the end) of its standard input.
+"""
 
 import random
 import sys
@@ -35,6 +38,7 @@ def main(folder: Path, steps: int, queries: int | None) -> None:
     with Asking(opened(folder, queries)) as teacher:
         ahead = teacher.submit(start, *batch(start))
         for step in range(start, steps):
+            sys.stdin.readline()
             current, ahead = ahead, teacher.submit(step + 1, *batch(step + 1))
             current.result()
             print(step, flush=True)

@@ -4,6 +4,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -14,24 +15,27 @@ from student_trainer.costs.database import open_database
 from student_trainer.costs.ledger import totals
 
 SCRIPT = Path(__file__).with_name("run_asking.py")
-STEPS = 40
+KILLS = 5
 
 
-def run(folder: Path, queries: int | None, kill_after_steps: int | None = None, pause_s: float = 0.0) -> bool:
-    """Runs until done, or until it is killed some while after a step; whether it was done."""
-    command = [sys.executable, str(SCRIPT), str(folder), str(STEPS), str(queries).lower()]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+def command(folder: Path, queries: int | None) -> list[str]:
+    return [sys.executable, str(SCRIPT), str(folder), "40", str(queries).lower()]
+
+
+def killed(folder: Path, queries: int | None, steps: int, pause_s: float) -> None:
+    """Lets it do so many steps, and kills it anywhere in the next: each step begins with a line from here."""
+    with subprocess.Popen(
+        command(folder, queries), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    ) as process:
+        assert process.stdin is not None
         assert process.stdout is not None
-        for _ in range(STEPS if kill_after_steps is None else kill_after_steps):
-            process.stdout.readline()
-        if kill_after_steps is not None:
-            try:
-                process.wait(pause_s)  # anywhere in a step
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
-        process.stdout.read()
-    assert process.returncode in (0, -signal.SIGKILL)
-    return process.returncode == 0
+        for _ in range(steps):
+            process.stdin.write("\n")
+            assert process.stdout.readline()
+        process.stdin.write("\n")
+        time.sleep(pause_s)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("queries", [None, 25])
@@ -39,16 +43,16 @@ def test_a_killed_run_ends_with_the_same_account(tmp_path: Path, queries: int | 
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     whole.mkdir()
     broken.mkdir()
-    assert run(whole, queries)
-    dice, kills = random.Random(str(queries)), 0
-    while not run(broken, queries, dice.randint(3, 12), dice.uniform(0, 0.02)):
-        kills += 1
+    subprocess.run(command(whole, queries), stdin=subprocess.DEVNULL, check=True)
+    dice = random.Random(str(queries))
+    for _ in range(KILLS):
+        killed(broken, queries, dice.randint(1, 7), dice.uniform(0, 0.01))
         with closing(open_database(broken / "answers.sqlite")) as database:
             charged = sum(total.queries for total in totals(database, "run"))
             flying = database.execute("SELECT COUNT(*) FROM in_flight").fetchone()[0]
             log = (broken / "charges.log").read_text().split("\n")[:-1]
             assert charged <= len(log) <= charged + flying  # what is not in the ledger is reserved
-    assert kills >= 3
+    subprocess.run(command(broken, queries), stdin=subprocess.DEVNULL, check=True)
     with (
         closing(open_database(whole / "answers.sqlite")) as once,
         closing(open_database(broken / "answers.sqlite")) as often,

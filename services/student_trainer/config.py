@@ -193,6 +193,9 @@ class LedgerSettings(Settings):
 
     answers: Path = Field(Path("answers.sqlite"), description="an answers file, with the ledger in it")
     csv: Path | None = Field(None, description="write every row of the ledger to this file")
+    release: str | None = Field(
+        None, min_length=4, description="give back what a run that died and will not resume has in flight"
+    )
 
 
 AnySettings = TypeVar("AnySettings", bound=Settings)

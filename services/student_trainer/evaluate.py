@@ -1,6 +1,5 @@
 """How good a model is on labelled rows: accuracy, F1, Matthews correlation."""
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -76,13 +75,6 @@ def metrics(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
         "f1": float(f1_score(true, predicted, average=average, zero_division=0)),
         "matthews": float(matthews_corrcoef(true, predicted)),
     }
-
-
-def chance(labels: Sequence[int]) -> float:
-    """Accuracy of always answering the most frequent class. Raises ValueError if there are no labels."""
-    if not labels:
-        raise ValueError("chance needs labels")
-    return max(Counter(labels).values()) / len(labels)
 
 
 @contextmanager

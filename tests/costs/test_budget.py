@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from student_trainer.costs.budget import Budget
+from student_trainer.costs.budget import Budget, in_flight, release
 from student_trainer.costs.database import open_database, transaction
 from student_trainer.costs.ledger import Entry, Ledger, Question
 from student_trainer.costs.prices import UNPRICED, Tariff, load_tariff
@@ -96,7 +96,9 @@ def test_a_dead_runs_reservation_counts_until_it_is_released(database: sqlite3.C
     assert reserve(Budget(ledger_on(database, "dead"), queries=5), 1, questions(1, 2, 3)) == 3
     other = Budget(ledger_on(database, "alive"), queries=5)
     assert reserve(other, 1, questions(1, 2, 3)) == 2
-    assert other.release("dead") == 3
+    assert in_flight(database) == {"dead": 3, "alive": 2}
+    release(database, "dead")
+    assert in_flight(database) == {"alive": 2}
     assert reserve(other, 2, questions(4, 5, 6, 7)) == 3
 
 

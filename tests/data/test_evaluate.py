@@ -11,7 +11,7 @@ from transformers import (
 )
 
 from student_trainer.data import Rows, collate
-from student_trainer.evaluate import chance, evaluate, metrics, predict
+from student_trainer.evaluate import evaluate, metrics, predict
 from teacher_api.messages import Instance
 
 
@@ -41,12 +41,6 @@ def test_constant_predictions() -> None:
 def test_a_model_that_diverged_has_no_metric(value: float) -> None:
     with pytest.raises(ValueError, match="not finite"):
         metrics(torch.tensor([[0.0, value]]), torch.tensor([1]))
-
-
-def test_chance() -> None:
-    assert chance([2, 0, 2, 1]) == 0.5
-    with pytest.raises(ValueError, match="labels"):
-        chance([])
 
 
 @pytest.fixture

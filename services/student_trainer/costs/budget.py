@@ -4,6 +4,7 @@ A question in flight counts as one query at its worst price until its answer is 
 died leaves its reservations behind: they count as spent until its run resumes, or is released.
 """
 
+import sqlite3
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from datetime import datetime
 from decimal import Decimal
 from itertools import accumulate
 
-from student_trainer.costs.database import create
+from student_trainer.costs.database import create, transaction
 from student_trainer.costs.ledger import Charged, Ledger, Question, month_of
 
 _SCHEMA = """CREATE TABLE IF NOT EXISTS in_flight (
@@ -67,11 +68,6 @@ class Budget:
         rows = [(*self._place(step), question.row) for question in questions]
         self._database.executemany(f"DELETE FROM in_flight WHERE {_PLACE} AND row = ?", rows)
 
-    def release(self, run: str) -> int:
-        """Gives back what a run that will never resume has in flight; how many questions that was."""
-        where = (self._ledger.account, run)
-        return self._database.execute("DELETE FROM in_flight WHERE account = ? AND run = ?", where).rowcount
-
     def _take_back(self, step: int, questions: Sequence[Question]) -> set[bytes]:
         """Ends this run's own reservations of the same questions; their keys."""
         ours = dict(
@@ -119,3 +115,15 @@ class Budget:
         tariff = self._ledger.tariff
         units = tariff.units(question.characters)
         return question.row, question.key, tariff.name, month_of(at), units, f"{tariff.worst(units):f}"
+
+
+def in_flight(database: sqlite3.Connection) -> dict[str, int]:
+    """Run -> its questions that are reserved and not settled."""
+    create(database, _SCHEMA)
+    return dict(database.execute("SELECT run, COUNT(*) FROM in_flight GROUP BY run"))
+
+
+def release(database: sqlite3.Connection, run: str) -> None:
+    """Gives back what a run that will never resume has in flight."""
+    with transaction(database):
+        database.execute("DELETE FROM in_flight WHERE run = ?", (run,))

@@ -60,11 +60,7 @@ class _Ask:
 
 
 class Asker:
-    """Asks one teacher on behalf of one run. All of it belongs to one event loop.
-
-    Attributes:
-        spent: whether the budget has refused a question.
-    """
+    """Asks one teacher on behalf of one run. All of it belongs to one event loop."""
 
     def __init__(
         self,
@@ -76,7 +72,6 @@ class Asker:
         budget: Budget,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self.spent = False
         self._client, self._want = client, want
         self._store, self._ledger, self._budget, self._now = store, ledger, budget, now
         teacher = client.description
@@ -149,7 +144,6 @@ class Asker:
             elif self._rounds:
                 await asyncio.wait(self._rounds, return_when=asyncio.FIRST_COMPLETED)
             else:
-                self.spent = True
                 break
         ask.answers |= dict.fromkeys(keys)
         self._write(ask, keys, "refused")

@@ -37,11 +37,6 @@ class Asking:
         self._asker = self._ready.result()
 
     @property
-    def spent(self) -> bool:
-        """Whether the budget has refused a question."""
-        return self._asker.spent
-
-    @property
     def description(self) -> Description:
         """What the teacher is."""
         return self._asker.description

@@ -80,7 +80,7 @@ def main() -> None:
 def task_of(texts: Sequence[str]) -> TaskData:
     labels = [number % CLASSES for number in range(len(texts))]
     rows = Rows([Instance(text) for text in texts], labels)
-    return TaskData(rows, Rows([], []), LABELS)
+    return TaskData(rows, Rows([], []), LABELS, digest="")
 
 
 def learner_of(folder: Path, rows: int) -> Learner:

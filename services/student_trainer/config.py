@@ -103,7 +103,7 @@ class DistillSettings(TrainingSettings):
     check_rows: int = Field(
         64,
         ge=0,
-        description="validation rows asked first, out of the same budget, to warn of a bad teacher",
+        description="validation rows asked first to warn of a bad teacher, for a tenth of the budget at most",
     )
     answers: Path = Field(
         Path("answers.sqlite"), description="kept answers and the ledger: never asked again, in any run"

@@ -42,10 +42,11 @@ def run(settings: DistillSettings, watch: Watch | None = None) -> RunResult:
             anything is spent.
         TeacherError: a question failed for good; all that was answered is kept.
     """
-    card = RunCard.of(settings)
-    finished = _finished(settings.output)
-    if finished:
-        return finished
+    with RunCard.of(settings) as card:
+        return _finished(settings.output) or _run(settings, card, watch)
+
+
+def _run(settings: DistillSettings, card: RunCard, watch: Watch | None) -> RunResult:
     tariff = tariff_of(settings)
     task = data.load(settings)
     model, tokenizer = student.load(
@@ -124,8 +125,10 @@ def _write(scalars: SummaryWriter, step: Step) -> None:
         scalars.add_scalar(name, getattr(step, name), step.number)
 
 
-def check(settings: DistillSettings) -> str:
-    """Refuses what would stop a run later; the teacher's fingerprint, empty without one. Asks nothing.
+def check(settings: DistillSettings) -> dict[str, str]:
+    """Refuses what would stop a run later. Asks nothing.
+
+    Returns what a run depends on beside its settings: the teacher's fingerprint, and the rows' digest.
 
     Raises:
         DataError, StudentError, PriceBookError, TeacherUrlError, TeacherError, HandshakeError.
@@ -133,4 +136,4 @@ def check(settings: DistillSettings) -> str:
     tariff_of(settings)
     task = data.load(settings)
     student.load(settings.student, task.label_names, settings.student_layers, settings.seed)
-    return fingerprint_of(settings, task.label_names)
+    return {"teacher": fingerprint_of(settings, task.label_names), "rows": task.digest}

@@ -2,9 +2,13 @@
 
 import json
 import uuid
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
+
+from filelock import FileLock, Timeout
 
 from student_trainer.config import ConfigError, DistillSettings
 from student_trainer.result import write_json
@@ -13,20 +17,16 @@ _NAME = "run.json"
 
 # Where things are and what may be raised on the way: everything else makes another run.
 _FREE = {
-    "output",
-    "resume",
-    "answers",
-    "teacher",
-    "checkpoint_steps",
-    "account",
-    "budget_queries",
-    "budget_usd",
+    *("data", "output", "resume", "answers", "teacher", "checkpoint_steps", "check_rows"),
+    *("account", "budget_queries", "budget_usd"),
 }
 
 
 @dataclass(frozen=True)
 class RunCard:
     """A run's name in the ledger, and the settings that it must go on with.
+
+    Used in a `with`: from `begin` to its end the folder is this process' alone.
 
     Attributes:
         folder: the run's output folder.
@@ -37,6 +37,7 @@ class RunCard:
     folder: Path
     id: str
     recipe: dict[str, Any]
+    _held: ExitStack = field(default_factory=ExitStack)
 
     @classmethod
     def of(cls, settings: DistillSettings) -> Self:
@@ -55,31 +56,35 @@ class RunCard:
         card._refuse_changes(recipe)
         return card
 
-    def begin(self, fingerprint: str) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._held.close()
+
+    def begin(self, fingerprint: str, rows: str) -> None:
         """Makes the folder the run's own: once all that could be refused has been looked at.
 
         Args:
             fingerprint: the teacher's; empty without one.
+            rows: the digest of the task's rows.
 
         Raises:
-            ConfigError: the run began with another teacher, or the folder cannot be written.
+            ConfigError: the run began with another teacher or other rows, another process is at it, or
+                the folder cannot be written.
         """
+        self._held.enter_context(alone(self.folder))
         found = _read(self.folder)
         if found is None:
-            found = {"id": self.id, "fingerprint": fingerprint, "recipe": self.recipe}
-            self._write(found)
+            found = {"id": self.id, "fingerprint": fingerprint, "rows": rows, "recipe": self.recipe}
+            write_json(self.folder / _NAME, found)
         if found["fingerprint"] != fingerprint:
             raise ConfigError(
                 f"teacher: its fingerprint is {fingerprint[:12]}…, this run began with "
                 f"{found['fingerprint'][:12]}…; serve that one again, or start a new run"
             )
-
-    def _write(self, card: dict[str, Any]) -> None:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_json(self.folder / _NAME, card)
-        except OSError as error:
-            raise ConfigError(f"output: cannot be written: {error}; name another folder") from None
+        if found["rows"] != rows:
+            raise ConfigError("data: its rows are not those that this run began with; start a new run")
 
     def _refuse_changes(self, recipe: dict[str, Any]) -> None:
         changed = [
@@ -89,6 +94,29 @@ class RunCard:
         ]
         if changed:
             raise ConfigError("\n".join([*changed, "resume with the same settings, or start a new run"]))
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Makes the folder, and holds it against other processes.
+
+    Raises:
+        ConfigError: another process holds it, or it cannot be written.
+    """
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except Timeout:
+        raise ConfigError(
+            f"output: another process works in {folder}; wait for it, or name another"
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"output: cannot be written: {error}; name another folder") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _read(folder: Path) -> dict[str, Any] | None:

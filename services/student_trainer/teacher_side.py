@@ -51,14 +51,14 @@ def open_teacher(settings: DistillSettings, task: TaskData, card: RunCard) -> It
         ConfigError: another teacher than the one that this run began with, or no place to write to.
     """
     if settings.teacher is None:
-        card.begin("")
+        card.begin("", task.digest)
         yield TeacherSide(NoTeacher(), list(range(len(task.label_names))), None)
         return
     with Asking(_opened(settings, settings.teacher, card)) as asking:
         teacher = asking.description
         classes = permutation(settings.teacher_labels or teacher.labels, task.label_names)
-        card.begin(teacher.fingerprint)
-        _warn_if_useless(asking, task, classes, settings.check_rows)
+        card.begin(teacher.fingerprint, task.digest)
+        _warn_if_useless(asking, task, classes, _rows_to_check(settings, task))
         yield TeacherSide(asking, classes, teacher)
 
 
@@ -102,6 +102,18 @@ def _ledger(
         account=settings.account or card.id,
         tariff=tariff_of(settings),
     )
+
+
+def _rows_to_check(settings: DistillSettings, task: TaskData) -> int:
+    """As many as are wanted, for at most a tenth of a budget: a small one is there to learn from."""
+    rows, tariff = settings.check_rows, tariff_of(settings)
+    if settings.budget_queries is not None:
+        rows = min(rows, settings.budget_queries // 10)
+    if settings.budget_usd is not None:
+        longest = max(instance.characters for instance in task.validation.instances)
+        dearest = tariff.worst(tariff.units(longest)) or settings.budget_usd
+        rows = min(rows, int(settings.budget_usd / 10 / dearest))
+    return rows
 
 
 def _warn_if_useless(asking: Asking, task: TaskData, classes: list[int], rows: int) -> None:

@@ -11,6 +11,7 @@ from student_trainer.experiments.bench import bench
 from student_trainer.experiments.progress import estimates
 from student_trainer.experiments.sweep import Cell, Watch
 from student_trainer.result import RunResult
+from student_trainer.run_card import alone
 
 FILES = ("results.jsonl", "recipe.json", "table.md", "curve.svg", "curve.png", "report.html")
 
@@ -20,8 +21,8 @@ def small(settings: BenchSettings) -> BenchSettings:
     return settings.model_copy(update={"seeds": [0], "ratios": [0.1]})
 
 
-def check(_: BenchSettings) -> str:
-    return "fingerprint"
+def check(_: BenchSettings) -> dict[str, str]:
+    return {"teacher": "fingerprint", "rows": "digest"}
 
 
 def test_a_grid_from_nothing(small: BenchSettings, run: FakeRun, capsys: pytest.CaptureFixture[str]) -> None:
@@ -35,13 +36,19 @@ def test_a_grid_from_nothing(small: BenchSettings, run: FakeRun, capsys: pytest.
 
 
 def test_nothing_is_run_when_the_check_refuses(small: BenchSettings, run: FakeRun) -> None:
-    def refuse(_: BenchSettings) -> str:
+    def refuse(_: BenchSettings) -> dict[str, str]:
         raise ConfigError("teacher: its labels do not fit")
 
     with pytest.raises(ConfigError, match="labels"):
         bench(small, run, refuse)
     assert run.cells == []
     assert not small.output.exists()
+
+
+def test_two_grids_do_not_share_a_folder(small: BenchSettings, run: FakeRun) -> None:
+    with alone(small.output), pytest.raises(ConfigError, match="another process works in"):
+        bench(small, run, check, Console(file=io.StringIO()))
+    assert run.cells == []
 
 
 def test_an_interrupted_grid_has_a_report_and_goes_on(small: BenchSettings, run: FakeRun) -> None:

@@ -28,7 +28,7 @@ NAMES = [
 
 
 def go(settings: BenchSettings, run: Run, fingerprint: str = "teacher") -> Results:
-    results = open_results(settings, recipe_of(settings, fingerprint))
+    results = open_results(settings, recipe_of(settings, {"teacher": fingerprint}))
     for _ in sweep(settings, run, results, Nobody()):
         pass
     return results
@@ -55,6 +55,12 @@ def test_a_cell_has_its_own_folder_and_the_answers_of_all(settings: BenchSetting
     assert (cell.strategy, cell.ratio, cell.seed) == ("entropy", 0.3, 1)
     assert cell.output == settings.output / "cells" / "entropy-0.3-1"
     assert (cell.answers, cell.teacher, cell.resume) == (settings.answers, "local:teacher", True)
+
+
+def test_the_teacher_is_checked_once(settings: BenchSettings) -> None:
+    checked = {cell.name: settings_of(cell, settings).check_rows for cell in plan(settings)}
+    assert {name for name, rows in checked.items() if rows} == {"random-0.1-0"}
+    assert checked["random-0.1-0"] == settings.check_rows
 
 
 def test_no_kd_has_neither_teacher_nor_budget(settings: BenchSettings) -> None:
@@ -123,7 +129,7 @@ def test_a_torn_last_line_is_dropped_wherever_it_was_torn(settings: BenchSetting
     last = whole.rstrip(b"\n").rfind(b"\n") + 1
     for end in [*range(last, len(whole), 17), len(whole) - 1]:
         path.write_bytes(whole[:end])
-        results = open_results(settings, recipe_of(settings, "teacher"))
+        results = open_results(settings, recipe_of(settings, {"teacher": "teacher"}))
         assert len(results) == len(NAMES) - 1
         assert path.read_bytes() == whole[:last]
     resumed = FakeRun()
@@ -152,7 +158,7 @@ def test_a_line_that_is_no_result_is_named(settings: BenchSettings, run: FakeRun
     ("change", "said"),
     [
         ({"learning_rate": 0.5}, "learning_rate: it was 2e-05, now 0.5"),
-        ({"data": "other"}, "data: it was 'data', now 'other'"),
+        ({"student": "other"}, "student: it was 'student', now 'other'"),
         ({"budget_queries": 9}, "budget_queries: it was None, now 9"),
     ],
 )

@@ -98,6 +98,34 @@ def test_a_folder_of_another_run(command, refused, teacher: Path, tmp_path: Path
     assert train(tmp_path, *command("--resume", **here))["questions"]["asked"] == 4
 
 
+def test_rows_that_have_changed(command, refused, task: Path, teacher: Path, tmp_path: Path) -> None:
+    """The same rows in another place are the same rows; one label more or less makes another run."""
+    here = {"teacher": f"local:{teacher}", "epochs": 0.1}
+    train(tmp_path, *command(**here))
+    (tmp_path / "run" / "result.json").unlink()
+    moved = Path(shutil.copytree(task, tmp_path / "moved"))
+    train(tmp_path, *command("--resume", **here | {"data": moved}))
+    (tmp_path / "run" / "result.json").unlink()
+    first, *others = (moved / "train.jsonl").read_text().splitlines()
+    (moved / "train.jsonl").write_text("\n".join([*others, first]))
+    (line,) = refused("--resume", **here | {"data": moved})
+    assert line.startswith("data: its rows are not those")
+
+
+def test_a_folder_that_another_process_works_in(command, refused, teacher: Path, tmp_path: Path) -> None:
+    here = {"teacher": f"local:{teacher}"}
+    first = Trainer(
+        tmp_path, *command("--checkpoint-steps", 4, **here), hold="student_trainer.checkpoint.save"
+    )
+    assert first.wait_for_steps(5)
+    second = tmp_path / "second"
+    second.mkdir()
+    other = Trainer(second, *command("--resume", output=tmp_path / "run", **here))
+    assert other.wait() == 2
+    assert "output: another process works in" in other.log
+    first.kill()
+
+
 def test_places_that_cannot_be_written(refused, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder, not a database")
     (line,) = refused("--output", "file")

@@ -8,7 +8,8 @@ import pytest
 from processes import ServerProcess, start_server
 from trainers import ONE_TEXT_A_RUN, Trainer, ledger_of, result_of, timeless, train, usage, weights_of
 
-CHECKED = 12
+BUDGET = 34
+CHECKED = 3  # of 12 that are wanted: a tenth of the budget
 BOOK = """
 as_of = 2026-01-01
 source = "made up: a tenth of a cent for each text"
@@ -33,18 +34,20 @@ def test_a_run_stops_at_its_budget_and_goes_on_with_a_larger_one(
 ) -> None:
     before = usage(forgetful)["charged"]
     flags = command("--checkpoint-steps", 4, "--resume", teacher=f"grpc://{forgetful.grpc}")
-    poor = train(tmp_path, *flags, "--budget-queries", CHECKED + 30)
-    assert usage(forgetful)["charged"] - before == CHECKED + 30
-    assert (poor["stopped"], poor["steps"]) == (True, 7)  # the eighth could pay for 2 of 4
-    assert poor["questions"] | {"seen": 7 * 16, "asked": 32, "charged": 30, "refused": 2} == poor["questions"]
+    poor = train(tmp_path, *flags, "--budget-queries", BUDGET)
+    assert usage(forgetful)["charged"] - before == BUDGET
+    assert (poor["stopped"], poor["steps"]) == (True, 7)  # the eighth could pay for 3 of 4
+    told = {"seen": 7 * 16, "asked": 32, "charged": 31, "refused": 1, "checked": CHECKED}
+    assert poor["questions"] | told == poor["questions"]
     assert "(budget spent)" in (tmp_path / "log").read_text()
 
-    assert timeless(train(tmp_path, *flags, "--budget-queries", CHECKED + 30)) == timeless(poor)
+    assert timeless(train(tmp_path, *flags, "--budget-queries", BUDGET)) == timeless(poor)
     rich, whole = train(tmp_path, *flags, "--budget-queries", 1000), result_of(by_entropy / "run")
     assert weights_of(tmp_path / "run") == weights_of(by_entropy / "run")
     assert timeless(rich) == timeless(whole)
     assert [row for row in ledger_of(tmp_path) if row[4] != "refused"] == ledger_of(by_entropy)
-    assert usage(forgetful)["charged"] - before == CHECKED + whole["questions"]["charged"]
+    questions = whole["questions"]  # its budget has room for all 12 that are to be checked
+    assert usage(forgetful)["charged"] - before == questions["checked"] + questions["charged"]
 
 
 @pytest.mark.parametrize("strategy", ["entropy", "random"])
@@ -53,12 +56,12 @@ def test_a_run_without_money_may_go_on_with_labels_only(
 ) -> None:
     before = usage(forgetful)["charged"]
     flags = command(teacher=f"grpc://{forgetful.grpc}", strategy=strategy, when_spent="labels-only")
-    result = train(tmp_path, *flags, "--budget-queries", CHECKED + 30)
-    assert usage(forgetful)["charged"] - before == CHECKED + 30
+    result = train(tmp_path, *flags, "--budget-queries", BUDGET)
+    assert usage(forgetful)["charged"] - before == BUDGET
     assert (result["stopped"], result["steps"]) == (False, 36)
     questions = result["questions"]
-    assert questions["charged"] == 30
-    assert questions["refused"] == 36 * 4 - 30 - questions["kept"] > 0
+    assert questions["charged"] == BUDGET - CHECKED
+    assert questions["refused"] == 36 * 4 - questions["charged"] - questions["kept"] > 0
 
 
 def test_dollars_are_counted_to_the_last_one(command, forgetful: ServerProcess, tmp_path: Path) -> None:
@@ -68,10 +71,10 @@ def test_dollars_are_counted_to_the_last_one(command, forgetful: ServerProcess, 
     result = train(tmp_path, *flags, "--price-feature", "sentiment", "--budget-usd", "0.0505")
     assert usage(forgetful)["charged"] - before == 50
     assert result["stopped"]
-    assert result["questions"]["charged"] == 50 - CHECKED
+    assert result["questions"]["charged"] == 50 - 5  # a tenth went into the check
     paid = sum(Decimal(row[8]) for row in ledger_of(tmp_path))
     assert paid == Decimal("0.050")
-    assert result["usd"] == {"full": 0.576, "full_cached": 0.192, "selected": 0.038, "selected_cached": 0.038}
+    assert result["usd"] == {"full": 0.576, "full_cached": 0.192, "selected": 0.045, "selected_cached": 0.045}
 
 
 def test_two_trainers_on_one_account_never_pass_its_budget(

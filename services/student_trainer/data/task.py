@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -54,11 +55,15 @@ class Rows:
 
 @dataclass(frozen=True)
 class TaskData:
-    """What a run learns from and is measured on; every label is an index into `label_names`."""
+    """What a run learns from and is measured on; every label is an index into `label_names`.
+
+    `digest` is of all rows and the names: the same for the same data, wherever it lies.
+    """
 
     train: Rows
     validation: Rows
     label_names: tuple[str, ...]
+    digest: str
 
 
 def load(settings: DataSettings) -> TaskData:
@@ -80,13 +85,22 @@ def load(settings: DataSettings) -> TaskData:
         train.seen | validation.seen,
     )
     ids = names.ids(train.seen | validation.seen, label_names)
-    return TaskData(train.rows(ids, label_names), validation.rows(ids, label_names), label_names)
+    return TaskData(
+        train.rows(ids, label_names),
+        validation.rows(ids, label_names),
+        label_names,
+        digest=_sha256([label_names, train.digest(), validation.digest()]),
+    )
 
 
 def load_texts(settings: DataSettings) -> Instances:
     """What train says, labelled or not: all that is needed to know what asking about it would cost."""
     datasets.disable_progress_bars()
     return _Table(open_train(settings), settings, settings.max_rows).instances
+
+
+def _sha256(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _refuse_half_paired(train: "_Table", validation: "_Table") -> None:
@@ -116,6 +130,13 @@ class _Table:
     @property
     def paired(self) -> bool:
         return self._dataset[0]["text_pair"] is not None
+
+    def digest(self) -> str:
+        """Of the rows themselves, whatever file or format they came from."""
+        digest = hashlib.sha256()
+        for batch in self._dataset.data.to_batches(max_chunksize=10_000):
+            digest.update(json.dumps(batch.to_pydict(), sort_keys=True).encode())
+        return digest.hexdigest()
 
     def refuse_unlabelled(self) -> None:
         """Raises DataError at the first row without a label."""

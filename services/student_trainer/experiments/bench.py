@@ -14,8 +14,9 @@ from student_trainer.config import BenchSettings
 from student_trainer.experiments import plots, report, sweep, table
 from student_trainer.experiments.progress import Display
 from student_trainer.experiments.summary import Grid
+from student_trainer.run_card import alone
 
-Check = Callable[[BenchSettings], str]
+Check = Callable[[BenchSettings], dict[str, str]]
 
 
 def bench(settings: BenchSettings, run: sweep.Run, check: Check, console: Console | None = None) -> None:
@@ -25,19 +26,20 @@ def bench(settings: BenchSettings, run: sweep.Run, check: Check, console: Consol
         settings: the grid; run again with the same, or with more strategies, ratios or seeds, it goes on.
         run: one training run.
         check: refuses data, a student or a teacher that cannot be used, before anything is spent, and
-            gives the teacher's fingerprint.
+            gives the teacher's fingerprint and the rows' digest.
         console: where progress is shown; stderr by default. The table goes to stdout.
 
     Raises:
-        ConfigError: the output folder holds results of another recipe.
+        ConfigError: the output folder holds results of another recipe, or another process is at it.
     """
     recipe = sweep.recipe_of(settings, check(settings))
-    results = sweep.open_results(settings, recipe)
     cells = sweep.plan(settings)
     about = report.About(settings.data, recipe, len(cells), date.today())
-    with Display(cells, results, console or Console(stderr=True)) as display:
-        for _ in sweep.sweep(settings, run, results, display):
-            publish(Grid.of(results.all()), settings.output, about)
+    with alone(settings.output):
+        results = sweep.open_results(settings, recipe)
+        with Display(cells, results, console or Console(stderr=True)) as display:
+            for _ in sweep.sweep(settings, run, results, display):
+                publish(Grid.of(results.all()), settings.output, about)
     grid = Grid.of(results.all())
     publish(grid, settings.output, about)
     Console().print(table.terminal(grid))

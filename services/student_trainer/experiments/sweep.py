@@ -19,7 +19,7 @@ Run = Callable[[DistillSettings, Watch], RunResult]
 
 # Where things are, and the grid itself: a grid may be widened, and a teacher may move.
 _FREE = {
-    *("output", "answers", "teacher", "resume", "checkpoint_steps", "keep_models"),
+    *("data", "output", "answers", "teacher", "resume", "checkpoint_steps", "check_rows", "keep_models"),
     *("strategies", "ratios", "seeds", "strategy", "ratio", "seed"),
 }
 
@@ -63,21 +63,24 @@ def plan(settings: BenchSettings) -> list[Cell]:
 def settings_of(cell: Cell, settings: BenchSettings) -> DistillSettings:
     """What `run` is given for a cell: its own folder, and the answers that all cells share."""
     shared = {name: getattr(settings, name) for name in DistillSettings.model_fields}
+    first = next(cell for cell in plan(settings) if cell.strategy != "none")
     own: dict[str, Any] = {
         "output": settings.output / "cells" / cell.name,
         "resume": True,
         "seed": cell.seed,
         "strategy": cell.strategy,
         "ratio": cell.ratio,
+        "check_rows": settings.check_rows if cell == first else 0,  # it is one teacher
     }
     if cell.strategy == "none":
         own |= {"strategy": "all", "ratio": 1, "teacher": None, "budget_queries": None, "budget_usd": None}
     return DistillSettings(**shared | own)
 
 
-def recipe_of(settings: BenchSettings, fingerprint: str) -> dict[str, Any]:
-    """All that changes a cell's outcome but its place in the grid; the teacher by what it is, not where."""
-    return {"teacher": fingerprint} | settings.model_dump(mode="json", exclude=_FREE)
+def recipe_of(settings: BenchSettings, found: dict[str, str]) -> dict[str, Any]:
+    """All that changes a cell's outcome but its place in the grid; teacher and rows by what they are
+    (`run.check`), not where."""
+    return found | settings.model_dump(mode="json", exclude=_FREE)
 
 
 def open_results(settings: BenchSettings, recipe: dict[str, Any]) -> Results:

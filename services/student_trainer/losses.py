@@ -1,15 +1,20 @@
-"""What the student is asked to minimise (eq. 1-3): one value for each instance, averaged by `combine`.
+"""What the student is asked to minimise (eq. 1-4, 11-12): one value for each instance, averaged by `combine`.
 
 Teachers send logits at temperature 1; softening both sides, and the factor τ² that keeps the gradient's
 size (Hinton et al., 2015), happen here and nowhere else. All of it in float32.
 """
 
+from functools import reduce
+from operator import add
 from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor
 
+from student_trainer.dynamics.supervision import Weights
+
 Divergence = Literal["kl", "reverse-kl", "mse"]
+_SHORTEST = 1e-4  # norm below which a vector has no direction; a gradient of 2/norm still fits in float16
 
 
 def label_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -39,13 +44,90 @@ def distillation_loss(
     return F.kl_div(source, target, reduction="none", log_target=True).sum(dim=-1) * temperature**2
 
 
-def combine(label: Tensor, distillation: Tensor, weight: float) -> Tensor | None:
-    """(1 - λ)·L_CE + λ·L_KL (eq. 3), each a mean over its own instances. [n], [m] -> scalar or None.
+def adopted_loss(
+    student: Tensor,
+    teachers: Tensor,
+    weights: Tensor,
+    temperature: float = 1.0,
+    divergence: Divergence = "kl",
+) -> Tensor:
+    """Eq. 4, a mixture of several teachers' losses: [n, C], [n, T, C], [n, T] -> [n].
 
-    A term without instances is skipped, never 0/0, and the other then counts in full: without labels
-    the student learns from the teacher alone, without answers from the labels alone.
+    Losses are mixed, not logits: the mean of two teachers' logits is the prediction of neither.
+
+    Args:
+        student: logits with gradient.
+        teachers: logits at temperature 1; where the weight is zero they are not read, and may be NaN.
+        weights: of each teacher for each instance (dynamics/adoption.py).
+        temperature: τ of eq. 1.
+        divergence: as in `distillation_loss`.
     """
-    means = [losses.mean() for losses in (label, distillation) if len(losses)]
-    if len(means) == 2:
-        return (1 - weight) * means[0] + weight * means[1]
-    return means[0] if means else None
+    unasked = (weights == 0)[..., None]
+    teachers = teachers.masked_fill(unasked, 0)  # before the maths: 0 · NaN is NaN
+    losses = distillation_loss(student[:, None].expand_as(teachers), teachers, temperature, divergence)
+    return (weights * losses).sum(dim=-1)
+
+
+def patient_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """Squared distance of the directions of L matched hidden states (eq. 12). Two [n, L, h] -> [n], 0 to 4L.
+
+    Each vector is normalised over h alone, so that neither its length nor another token or layer counts;
+    the L distances are summed. A zero vector has no direction: it adds 1, and no gradient.
+
+    Raises:
+        ValueError: the shapes differ; widths are made equal by layers.Projection.
+    """
+    if student.shape != teacher.shape:
+        raise ValueError(
+            f"hidden states: {tuple(student.shape)} of the student and {tuple(teacher.shape)} differ"
+        )
+    return (_direction(student) - _direction(teacher)).square().sum(dim=(-2, -1))
+
+
+def _direction(vectors: Tensor) -> Tensor:
+    vectors = vectors.float()
+    square = vectors.square().sum(dim=-1, keepdim=True)
+    short = square < _SHORTEST**2
+    return vectors.masked_fill(short, 0) * square.masked_fill(short, 1).rsqrt()
+
+
+def combine(
+    label: Tensor,
+    distillation: Tensor,
+    weight: float,
+    weights: Weights | None = None,
+    patient: Tensor | None = None,
+) -> Tensor | None:
+    """(1 - λ)·L_CE + λ_KL·L_KL + λ_PT·L_PT (eq. 3, 11), each a mean over its own instances.
+
+    A term without instances is skipped, never 0/0, and the others then count in full: without labels
+    the student learns from the teacher alone, without answers from the labels alone. In full means that
+    without labels λ_KL and λ_PT are divided by λ: constant λ_KL become 1, and λ_KL : λ_PT stays.
+
+    Args:
+        label: cross-entropies [a].
+        distillation: distances to the teachers' predictions [m].
+        weight: λ, of the labels' share 1 - λ; also λ_KL, unless `weights` has one for each instance.
+        weights: λ_KL [m] and λ_PT [p], made of λ (dynamics/supervision.py).
+        patient: patient losses [p], only with `weights`.
+
+    Returns:
+        A scalar; None if there is nothing to learn from.
+
+    Raises:
+        ValueError: patient losses without weights.
+    """
+    if patient is not None and weights is None:
+        raise ValueError("patient losses need weights; make them with dynamics.supervision.supervise")
+    share = weight if len(label) else 1.0
+    scale = share / weight if weight else 1.0
+    terms = []
+    if len(distillation) and weights is None:
+        terms.append(share * distillation.mean())
+    elif len(distillation) and weights is not None:
+        terms.append(scale * (weights.distillation * distillation).mean())
+    if patient is not None and weights is not None and len(patient):
+        terms.append(scale * (weights.patient * patient).mean())
+    if len(label):
+        terms.append((1 - weight) * label.mean() if terms else label.mean())
+    return reduce(add, terms) if terms else None

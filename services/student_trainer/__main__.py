@@ -1,8 +1,9 @@
-"""student-trainer finetune | distill | bench | price | ledger
+"""student-trainer finetune | distill | bench | augment | price | ledger
 
 finetune  a teacher, or a student without one, from a pretrained checkpoint and labels
 distill   a student from a teacher that is asked only what it must
 bench     a grid of such runs: query budget against accuracy
+augment   a task's rows, twenty times as many, with words replaced
 price     what asking would cost, before anything is asked
 ledger    what was asked and paid, run by run
 
@@ -78,6 +79,17 @@ def bench(flags: list[str]) -> None:
     run_bench(parse(BenchSettings, flags, "bench"), run, check, console)
 
 
+def augment(flags: list[str]) -> None:
+    from student_trainer.augment import augment as make
+    from student_trainer.augment.progress import bar, conclude
+    from student_trainer.config import AugmentSettings, parse
+
+    settings = parse(AugmentSettings, flags, "augment")
+    with bar(console) as watch:
+        outcome = make(settings, watch)
+    conclude(console, settings.output, outcome)
+
+
 def price(flags: list[str]) -> None:
     from student_trainer.config import PriceSettings, parse
     from student_trainer.quote import quote, shown
@@ -100,7 +112,14 @@ def _say(what: str, why: str, code: int) -> None:
     sys.exit(code)
 
 
-COMMANDS = {"finetune": finetune, "distill": distill, "bench": bench, "price": price, "ledger": ledger}
+COMMANDS = {
+    "finetune": finetune,
+    "distill": distill,
+    "bench": bench,
+    "augment": augment,
+    "price": price,
+    "ledger": ledger,
+}
 
 if __name__ == "__main__":
     main()

@@ -22,9 +22,13 @@ from pydantic_settings import (
 )
 
 from student_trainer.data import DataSettings
+from student_trainer.dynamics.adoption import Adoption
 from student_trainer.dynamics.selection import Rounding, Strategy
+from student_trainer.dynamics.supervision import Supervision
+from student_trainer.dynamics.uncertainty import SCORES
 from student_trainer.errors import UserError
 from student_trainer.losses import Divergence
+from teacher_api.messages import HiddenDType
 
 Metric = Literal["accuracy", "f1", "matthews"]
 
@@ -36,6 +40,14 @@ def _split(layers: object) -> object:
 
 
 Layers = Annotated[int | list[int] | None, NoDecode, BeforeValidator(_split)]
+
+
+def _listed(value: object) -> object:
+    """One, or several with commas between them, or none."""
+    return value.split(",") if isinstance(value, str) else value or []
+
+
+Several = Annotated[list[str], NoDecode, BeforeValidator(_listed)]
 
 
 class ConfigError(UserError):
@@ -94,11 +106,18 @@ class FinetuneSettings(TrainingSettings):
 class DistillSettings(TrainingSettings):
     """`student-trainer distill`: which questions are asked, of whom, at what price, and what is learnt."""
 
-    teacher: str | None = Field(
-        None, description="grpc://, grpcs://, http://, https:// or local:FOLDER; none: labels alone"
+    teacher: Several = Field(
+        [],
+        description="grpc://, grpcs://, http://, https:// or local:FOLDER; several, smallest first: a,b; "
+        "none: labels alone",
     )
     teacher_labels: list[str] | None = Field(
-        None, description="the teacher's class names in its own order, where its checkpoint has none"
+        None, description="the one teacher's class names in its own order, where its checkpoint has none"
+    )
+    adoption: Adoption = Field(
+        "single",
+        description="of several teachers: ensemble asks all alike; by the student's entropy, hard asks one "
+        "for each instance, soft weighs two (§3.1), soft-batch weighs by the batch's mean",
     )
     check_rows: int = Field(
         64,
@@ -119,7 +138,21 @@ class DistillSettings(TrainingSettings):
     )
     divergence: Divergence = Field("kl", description="KL(teacher‖student)·τ², eq. 1's direction, or MSE")
     temperature: float = Field(1.0, gt=0, description="τ of eq. 1")
-    kd_weight: float = Field(0.5, ge=0, le=1, description="λ of eq. 3")
+    kd_weight: float = Field(0.5, ge=0, le=1, description="λ of eq. 3, λ*_KL of eq. 13")
+    supervision: Supervision = Field(
+        "none",
+        description="also learn from hidden states (eq. 11-12): static, the same weights for all; dynamic, "
+        "weighed by the student's entropy (eq. 13)",
+    )
+    patient_weight: float = Field(20.0, ge=0, description="λ*_PT of eq. 13")
+    layer_map: str = Field(
+        "skip",
+        description="matched layers: skip (every n-th of the teacher), last, or teacher:student, as 2:1,4:2",
+    )
+    pooling: Literal["cls", "mean"] = Field("cls", description="of hidden states, over an instance's tokens")
+    hidden_dtype: HiddenDType = Field(
+        "float32", description="of hidden states on the wire and on disk; float16 halves them"
+    )
     account: str | None = Field(
         None,
         min_length=1,
@@ -129,17 +162,52 @@ class DistillSettings(TrainingSettings):
     budget_queries: int | None = Field(None, ge=1, description="most queries the account may be charged")
     budget_usd: Decimal | None = Field(None, gt=0, description="most dollars the account may be charged")
     when_spent: Literal["stop", "labels-only"] = Field("stop", description="what to do without money")
-    price_book: str | None = Field(None, description="a book that comes with us, or the path of your own")
-    price_feature: str = Field("sentiment", description="the tariff in the book")
+    price_book: Several = Field(
+        [], description="a book that comes with us, or the path of your own; one, or one for each teacher"
+    )
+    price_feature: Several = Field(
+        ["sentiment"], description="the tariff in the book; one, or one for each teacher"
+    )
+
+    @property
+    def student_decides(self) -> bool:
+        """Whether what is asked, or of whom, depends on the student's doubt."""
+        return self.strategy in SCORES or self.adoption in ("hard", "soft", "soft-batch")
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if self.teacher is None:
+        if not self.teacher:
             self.strategy, self.ratio = "all", 1.0  # every row's label is there for nothing
-        if self.budget_usd is not None and self.price_book is None:
+        if self.budget_usd is not None and not self.price_book:
             raise ValueError("budget_usd: dollars need a tariff; set price_book, or use budget_queries")
-        if self.teacher is None and (self.budget_queries or self.budget_usd):
+        if not self.teacher and (self.budget_queries or self.budget_usd):
             raise ValueError("teacher: a budget without a teacher buys nothing; set teacher, or drop it")
+        return self
+
+    @model_validator(mode="after")
+    def _teachers_fit_together(self) -> Self:
+        teachers = len(self.teacher)
+        if teachers > 1 and self.adoption == "single":
+            raise ValueError(
+                f"adoption: single asks one teacher, not {teachers}; choose another, such as soft"
+            )
+        if teachers < 2 and self.adoption != "single":
+            raise ValueError(
+                f"adoption: {self.adoption} chooses among two teachers or more, not {teachers}; name them, "
+                "smallest first, or choose single"
+            )
+        if teachers > 1 and self.teacher_labels:
+            raise ValueError(
+                "teacher_labels: cannot be said of several; give each checkpoint its label names"
+            )
+        for name in ("price_book", "price_feature"):
+            given = len(getattr(self, name))
+            if given > 1 and given != teachers:
+                raise ValueError(
+                    f"{name}: {given} are named for {teachers} teachers; name one, or one for each"
+                )
+        if not teachers and self.supervision != "none":
+            raise ValueError(f"supervision: {self.supervision} needs a teacher's hidden states; set teacher")
         return self
 
 
@@ -160,7 +228,7 @@ class BenchSettings(DistillSettings):
         wrong = [ratio for ratio in self.ratios if not 0 < ratio <= 1]
         if wrong:
             raise ValueError(f"ratios: {wrong} must be in (0, 1]")
-        if self.teacher is None:
+        if not self.teacher:
             raise ValueError("teacher: a grid needs a teacher; set grpc://…, http://… or local:FOLDER")
         return self
 
@@ -178,7 +246,9 @@ class AugmentSettings(DataSettings, Settings):
     times: int = Field(20, ge=1, description="variants drawn of each row; those that are there are dropped")
     probability: float = Field(0.4, gt=0, le=1, description="of a word, but a stop word, to be replaced")
     candidates: int = Field(15, ge=1, description="a word is replaced by one of so many, the best ones")
-    labels: Literal["keep", "drop"] = Field("keep", description="whether variants have their row's label")
+    labels: Literal["keep", "drop"] = Field(
+        "keep", description="of a row, for its variants too, or none at all"
+    )
     max_length: int = Field(
         128, ge=3, description="tokens of a text that the masked language model reads; later words stay"
     )

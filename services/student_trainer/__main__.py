@@ -1,9 +1,10 @@
-"""student-trainer finetune | distill | bench | augment | price | ledger
+"""student-trainer finetune | distill | bench | augment | record | price | ledger
 
 finetune  a teacher, or a student without one, from a pretrained checkpoint and labels
 distill   a student from a teacher that is asked only what it must
 bench     a grid of such runs: query budget against accuracy
 augment   a task's rows, twenty times as many, with words replaced
+record    a teacher's answers in a file, which the teacher recorded:FILE replays at the same charge
 price     what asking would cost, before anything is asked
 ledger    what was asked and paid, run by run
 
@@ -39,14 +40,15 @@ def main(arguments: list[str] | None = None) -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     handler = RichHandler(console=console, show_path=False)
     logging.basicConfig(level="WARNING", format="%(message)s", handlers=[handler])
+    again = "the same command" if command == "record" else "--resume"
     try:
         COMMANDS[command](flags)
     except UserError as error:
         _say("refused", str(error), code=2)
     except TeacherError as error:
-        _say("the teacher failed", f"{error}; what was answered is kept: --resume goes on", code=1)
+        _say("the teacher failed", f"{error}; what was answered is kept: {again} goes on", code=1)
     except KeyboardInterrupt:
-        _say("interrupted", "what was answered is kept: --resume goes on", code=130)
+        _say("interrupted", f"what was answered is kept: {again} goes on", code=130)
 
 
 def finetune(flags: list[str]) -> None:
@@ -90,6 +92,17 @@ def augment(flags: list[str]) -> None:
     conclude(console, settings.output, outcome)
 
 
+def record(flags: list[str]) -> None:
+    from student_trainer.config import RecordSettings, parse
+    from student_trainer.record import bar, conclude
+    from student_trainer.record import record as run_record
+
+    settings = parse(RecordSettings, flags, "record")
+    with bar(console) as watch:
+        recorded = run_record(settings, watch)
+    conclude(console, settings.output, recorded)
+
+
 def price(flags: list[str]) -> None:
     from student_trainer.config import PriceSettings, parse
     from student_trainer.quote import quote, shown
@@ -117,6 +130,7 @@ COMMANDS = {
     "distill": distill,
     "bench": bench,
     "augment": augment,
+    "record": record,
     "price": price,
     "ledger": ledger,
 }

@@ -264,6 +264,42 @@ class AugmentSettings(DataSettings, Settings):
         return self
 
 
+class RecordSettings(DataSettings, Settings):
+    """`student-trainer record`: a teacher's answers in a file, which `recorded:FILE` replays at the same
+    charge: to ledger, budget and bill of a run, a recorded answer is a query like a live one."""
+
+    teacher: str = Field(description="who is asked: grpc://, grpcs://, http://, https:// or local:FOLDER")
+    output: Path = Field(description="the recording; what is in it already is not asked again")
+    splits: list[Literal["train", "validation"]] = Field(
+        ["train", "validation"], min_length=1, description="rows to ask about"
+    )
+    layers: list[Annotated[int, Field(ge=0)]] = Field(
+        [], description="hidden states to keep beside the logits: 2,4 (0 is the embeddings)"
+    )
+    pooling: Literal["cls", "mean"] = Field("cls", description="of hidden states, over an instance's tokens")
+    hidden_dtype: Literal["float32", "float16"] = Field(
+        "float32", description="of hidden states; float16 halves them"
+    )
+    answers: Path | None = Field(
+        None, description="kept answers, ledger and budget of the account; default: the recording itself"
+    )
+    account: str | None = Field(
+        None, min_length=1, description="runs of one account share budgets and tiers; default: the recording"
+    )
+    budget_queries: int | None = Field(None, ge=1, description="most queries the account may be charged")
+    budget_usd: Decimal | None = Field(None, gt=0, description="most dollars the account may be charged")
+    price_book: str | None = Field(None, description="a book that comes with us, or the path of your own")
+    price_feature: str = Field("sentiment", description="the tariff in the book")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.budget_usd is not None and self.price_book is None:
+            raise ValueError("budget_usd: dollars need a tariff; set price_book, or use budget_queries")
+        if len(set(self.layers)) < len(self.layers):
+            raise ValueError(f"layers: {self.layers} names one twice; name each once")
+        return self
+
+
 class PriceSettings(Settings):
     """`student-trainer price`: what asking would cost, before anything is asked."""
 

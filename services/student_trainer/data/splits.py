@@ -6,12 +6,15 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import datasets  # type: ignore[import-untyped]
 from huggingface_hub import metadata_load
 
 from student_trainer.data import files, names
 from student_trainer.data.settings import DataError, DataSettings, Located
+
+Which = Literal["train", "validation"]
 
 _ALIASES = {"validation": ("validation", "valid", "val", "dev", "validation_matched", "dev_matched")}
 
@@ -39,9 +42,10 @@ def open_splits(settings: DataSettings) -> tuple[Split, Split]:
     return opened("train_split", settings.train_split), opened("validation_split", settings.validation_split)
 
 
-def open_train(settings: DataSettings) -> Split:
-    """Train alone. Raises DataError if it is missing; lists what is there."""
-    return _opener(settings)("train_split", settings.train_split)
+def open_split(settings: DataSettings, which: Which) -> Split:
+    """One alone. Raises DataError if it is missing; lists what is there."""
+    setting = f"{which}_split"
+    return _opener(settings)(setting, getattr(settings, setting))
 
 
 def _opener(settings: DataSettings) -> Callable[[str, str], Split]:

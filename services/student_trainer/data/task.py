@@ -15,7 +15,7 @@ import pyarrow.compute  # type: ignore[import-untyped]
 from student_trainer.data import names
 from student_trainer.data.columns import Record, records
 from student_trainer.data.settings import DataError, DataSettings
-from student_trainer.data.splits import Split, open_splits, open_train
+from student_trainer.data.splits import Split, Which, open_split, open_splits
 from teacher_api.messages import Instance
 
 _FORMAT = "rows-1"  # of the kept copies: another one makes new copies
@@ -93,10 +93,11 @@ def load(settings: DataSettings) -> TaskData:
     )
 
 
-def load_texts(settings: DataSettings) -> Instances:
-    """What train says, labelled or not: all that is needed to know what asking about it would cost."""
+def load_texts(settings: DataSettings, which: Which = "train") -> Instances:
+    """What a split says, labelled or not: all that is needed to ask about it, or to know what that costs."""
     datasets.disable_progress_bars()
-    return _Table(open_train(settings), settings, settings.max_rows).instances
+    limit = settings.max_rows if which == "train" else None
+    return _Table(open_split(settings, which), settings, limit).instances
 
 
 def _sha256(content: object) -> str:

@@ -13,7 +13,9 @@ from teacher_api.messages import Answer, Description, Instance, Usage, Want, ans
 from teacher_api.tensors import TensorError
 from teacher_api.v1 import teacher_pb2 as pb
 
-FORMS = "grpc://host:port, grpcs://host:port, http://host:port, https://host:port, or local:DIR"
+FORMS = (
+    "grpc://host:port, grpcs://host:port, http://host:port, https://host:port, local:DIR, or recorded:FILE"
+)
 
 
 class TeacherUrlError(UserError):
@@ -72,6 +74,7 @@ def connect(url: str, options: Options | None = None) -> Teacher:
     Raises:
         TeacherUrlError: the URL has none of the accepted forms, the local model cannot be loaded, or
             there is no such file of certificates.
+        RecordingError: there is no such recording.
     """
     options = options or Options()
     if options.ca_file and not options.ca_file.is_file():
@@ -81,6 +84,10 @@ def connect(url: str, options: Options | None = None) -> Teacher:
         from student_trainer.teachers.in_process import InProcessTeacher  # noqa: PLC0415
 
         return InProcessTeacher(rest, options)
+    if scheme == "recorded" and rest:
+        from student_trainer.teachers.recorded import RecordedTeacher, Recording  # noqa: PLC0415
+
+        return RecordedTeacher(Recording.open(Path(rest)))
     if scheme in ("grpc", "grpcs"):
         from student_trainer.teachers.over_grpc import GrpcTeacher  # noqa: PLC0415
 

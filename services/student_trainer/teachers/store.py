@@ -7,16 +7,22 @@ from student_trainer.costs.database import create
 from teacher_api.messages import Outputs
 from teacher_api.sealed import seal, unseal
 
-_SCHEMA = "CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID"
+SCHEMA = "CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID"
 _KEYS_A_QUERY = 500  # well below SQLite's limit on variables, in any build
 
 
 class Store:
-    """Content key -> sealed outputs. A value that is not intact reads as absent, and is overwritten."""
+    """Content key -> sealed outputs. A value that is not intact reads as absent, and is overwritten.
 
-    def __init__(self, database: sqlite3.Connection) -> None:
+    Args:
+        database: open; the store's to use, not to close.
+        made: whether the table is there already: then a file that cannot be written will do.
+    """
+
+    def __init__(self, database: sqlite3.Connection, *, made: bool = False) -> None:
         self._database = database
-        create(database, _SCHEMA)
+        if not made:
+            create(database, SCHEMA)
 
     def get_many(self, keys: Iterable[bytes]) -> dict[bytes, Outputs]:
         """The outputs of those questions that were answered before."""

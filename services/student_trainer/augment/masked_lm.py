@@ -156,21 +156,18 @@ def _unloadable(source: str, error: Exception) -> str:
 
 def _whole_words(tokenizer: PreTrainedTokenizerFast) -> tuple[torch.Tensor, list[str]]:
     """Ids [words] and texts of the tokens that are words: whatever marks a piece in this vocabulary, a
-    word's token is what the tokenizer makes of the word behind a space.
+    word is what the tokenizer itself makes one token of, behind a mark and a space.
 
     Raises ConfigError if there are none, as where the tokenizer's vocabulary is missing.
     """
     texts = [str(tokenizer.decode([number])).strip() for number in range(len(tokenizer))]
     words = [(number, text) for number, text in enumerate(texts) if is_word(text)]
-    encoded: Any = tokenizer([f". {text}" for _, text in words], add_special_tokens=False) if words else {}
-    lasting = [
-        (number, text)
-        for position, (number, text) in enumerate(words)
-        if encoded["input_ids"][position][encoded.char_to_token(position, 2) :] == [number]
-    ]
-    if len(lasting) < 2:
+    sentences = [".", *(f". {text}" for _, text in words)]
+    mark, *encoded = tokenizer(sentences, add_special_tokens=False)["input_ids"]
+    whole = [word for word, tokens in zip(words, encoded, strict=True) if tokens == [*mark, word[0]]]
+    if len(whole) < 2:
         raise ConfigError("masked_lm: its tokenizer has no vocabulary of words; give another model")
-    return torch.tensor([number for number, _ in lasting]), [text for _, text in lasting]
+    return torch.tensor([number for number, _ in whole]), [text for _, text in whole]
 
 
 def _digest(network: PreTrainedModel, words: list[str]) -> str:

@@ -68,9 +68,11 @@ class WordVectors:
 
     def _seek(self, places: set[int]) -> None:
         ordered = torch.tensor(sorted(places), dtype=torch.long)
+        cosines = torch.empty(_BLOCK, len(self._words))  # once: getting so much memory takes its time
         for block in torch.split(ordered, _BLOCK):
             count = min(self._count + _SPARE, len(self._words))
-            nearest = (self._vectors[block] @ self._vectors.T).topk(count).indices
+            torch.mm(self._vectors[block], self._vectors.T, out=cosines[: len(block)])
+            nearest = cosines[: len(block)].topk(count).indices
             for place, near in zip(block.tolist(), nearest, strict=True):
                 ranked = (self._words[other] for other in self._exactly_ranked(place, near))
                 self._neighbours[place] = best_others(self._words[place], ranked, self._count)
@@ -102,13 +104,13 @@ def _lines(path: Path) -> Iterator[tuple[str, list[float]]]:
     dimensions = -1
     number = 0
     try:
-        with path.open(encoding="utf-8") as lines:
+        with path.open("rb") as lines:
             for number, line in enumerate(lines, 1):
-                word, *fields = line.rstrip().rsplit(" ", dimensions)
+                word, *fields = line.decode().rstrip().rsplit(" ", dimensions)
                 vector = [float(field) for field in fields]
                 dimensions = len(vector) if number == 1 else dimensions
                 if not word or len(vector) != max(2, dimensions) or not math.isfinite(sum(vector)):
-                    raise ValueError(line)
+                    raise ValueError
                 yield word, vector
     except OSError as error:
         raise ConfigError(

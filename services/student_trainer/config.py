@@ -108,8 +108,8 @@ class DistillSettings(TrainingSettings):
 
     teacher: Several = Field(
         [],
-        description="grpc://, grpcs://, http://, https:// or local:FOLDER; several, smallest first: a,b; "
-        "none: labels alone",
+        description="grpc://, grpcs://, http://, https://, local:FOLDER or recorded:FILE; several: a,b, "
+        "smallest first; none: labels alone",
     )
     teacher_labels: list[str] | None = Field(
         None, description="the one teacher's class names in its own order, where its checkpoint has none"

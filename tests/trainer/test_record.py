@@ -113,6 +113,18 @@ def test_a_question_that_was_not_recorded_ends_the_run_with_the_remedy(
     assert "student-trainer record --data" in trainer.log
 
 
+def test_hidden_states_that_were_not_recorded_are_refused_unpaid(
+    command, recording: Path, tmp_path: Path
+) -> None:
+    more = ("--supervision", "static", "--layer-map", "1:1")
+    trainer = Trainer(tmp_path, *command(*more, teacher=f"recorded:{recording}"))
+    assert trainer.wait() == 1
+    assert f"the recording {recording} has not all that is wanted" in trainer.log
+    assert "limit logits" in trainer.log
+    assert {row[4:8:3] for row in ledger_of(tmp_path)} == {("failed", 0)}
+    assert in_flight(tmp_path / "answers.sqlite") == 0
+
+
 async def test_hidden_states_are_recorded_as_a_live_teacher_gives_them(
     server: ServerProcess, tmp_path: Path
 ) -> None:

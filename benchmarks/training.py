@@ -38,13 +38,14 @@ from student_trainer.data import Rows, TaskData
 from student_trainer.learner import Learner
 from student_trainer.loop import Schedule, distil
 from student_trainer.run_card import RunCard
-from student_trainer.teacher_side import TeacherSide, open_teacher
+from student_trainer.teacher_side import TeacherSide, open_teachers
 from teacher_api.messages import Instance
 
 FULL = "full KD"
 CHOICES = {FULL: ("all", 1.0), "random": ("random", 0.1), "entropy": ("entropy", 0.1)}
 TEACHERS = ("local", "gRPC", "kept")
 BATCH = 32
+LAYERS = 3  # of the student
 LABELS = tuple(f"LABEL_{number}" for number in range(CLASSES))  # the names of a head that was given none
 
 
@@ -86,7 +87,7 @@ def task_of(texts: Sequence[str]) -> TaskData:
 def learner_of(folder: Path, rows: int) -> Learner:
     """The student of all cases: what it has learnt does not change a step's time."""
     source = str(folder / "teacher")
-    model, tokenizer = student.load(source, LABELS, 3, seed=0)
+    model, tokenizer = student.load(source, LABELS, LAYERS, seed=0)
     settings = settings_of(folder, "learner", f"local:{source}", FULL)
     return Learner(model, tokenizer, settings, rows)
 
@@ -100,6 +101,7 @@ def settings_of(folder: Path, case: str, url: str, choice: str) -> DistillSettin
         teacher=url,
         strategy=strategy,
         ratio=ratio,
+        label_loss="selected",  # what is not asked about is not learnt from: the cheapest step
         batch_size=BATCH,
         check_rows=0,
         answers=folder / f"{case}.sqlite",
@@ -117,7 +119,7 @@ def open_cases(
             settings = settings_of(folder, f"{way}-{choice}", urls[way], choice)
             if way == "kept":
                 settings = settings.model_copy(update={"answers": folder / "kept.sqlite"})
-            teacher = stack.enter_context(open_teacher(settings, task, RunCard.of(settings)))
+            teacher = stack.enter_context(open_teachers(settings, task, LAYERS, RunCard.of(settings)))
             cases[way, choice] = Case(settings, teacher)
     everything = range(len(task.train))
     cases["kept", FULL].teacher.asks.submit(-1, everything, task.train.instances).result()
@@ -140,7 +142,7 @@ def timed(case: Case, rows: Rows, learner: Learner, start: int, steps: int) -> t
     """Seconds a step and the share spent waiting, without the first and the last step."""
     an_epoch = Schedule(len(rows), BATCH, 1, 0).steps_an_epoch
     settings = case.settings.model_copy(update={"epochs": (start + steps) / an_epoch})
-    done = distil(learner, rows, case.teacher.asks, settings, case.teacher.permutation, start)
+    done = distil(learner, rows, case.teacher.asks, settings, case.teacher.matches, start)
     next(done)
     began = time.perf_counter()
     waited = sum(step.waited for step in islice(done, steps - 2))

@@ -12,11 +12,11 @@ from student_trainer.costs.database import open_database
 from student_trainer.costs.prices import UNPRICED, Tariff
 from student_trainer.costs.summary import Sieves, sieves
 from student_trainer.data import Rows
-from student_trainer.dynamics.uncertainty import SCORES
 from student_trainer.result import Money, Questions
 from teacher_api.messages import Description, Instance
 
 GIGA = 1e9
+Bill = Sequence[float]  # units: full, full with a cache, selected, selected with a cache
 SAMPLE = 2000  # rows whose tokens are counted
 
 
@@ -31,37 +31,48 @@ def questions(answers: Path, run: str, seen: int) -> tuple[Questions, Sieves]:
     return Questions(seen=seen, asked=asked, distinct=found.distinct, checked=found.checked, **counts), found
 
 
-def money(tariff: Tariff, train: Rows, epochs: float, found: Sieves) -> Money:
-    """The four ways to pay, each within one calendar month."""
-    if tariff is UNPRICED:
+def money(
+    tariffs: Sequence[Tariff], teachers: Sequence[Description], train: Rows, epochs: float, found: Sieves
+) -> Money:
+    """The four ways to pay, each within one calendar month; of several teachers, the sum of their bills.
+
+    A full pass asks every teacher about every instance. Teachers at one tariff share its tiers.
+    """
+    if UNPRICED in tariffs or not tariffs:
         return Money()
-    every, once = _units(tariff, train.instances)
-
-    def usd(units: float) -> float:
-        return float(tariff.usd(round(units)))
-
-    return Money(usd(every * epochs), usd(once), usd(found.units), usd(found.distinct_units))
+    bills: dict[Tariff, Bill] = {}
+    for tariff, teacher in zip(tariffs, teachers, strict=True):
+        every, once = _units(tariff, train.instances)
+        answered = found.by(teacher.fingerprint)
+        bill = (every * epochs, once, answered.units, answered.distinct_units)
+        bills[tariff] = [sum(units) for units in zip(bills.get(tariff, [0] * 4), bill, strict=True)]
+    columns = zip(
+        *([tariff.usd(round(units)) for units in bill] for tariff, bill in bills.items()), strict=True
+    )
+    return Money(*(float(sum(column)) for column in columns))
 
 
 def compute(
     settings: DistillSettings,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    teacher: Description | None,
+    teachers: Sequence[Description],
     train: Rows,
+    found: Sieves,
 ) -> tuple[str, dict[str, float]]:
     """The cost scheme that the run followed, and GFLOPs per instance seen under each formula.
 
     With the student's real sizes and the data's real lengths, the student's tokens standing for the
-    teacher's where the tokenizers differ. Backward counts twice the forward, as it really does.
+    teacher's where the tokenizers differ. Backward counts twice the forward, as it really does. F_t is
+    the forward of all teachers that were asked about an instance, on average.
     """
     ours = flops.Shape.of_config(model.config)
     lengths = _lengths(tokenizer, train, settings.max_length)
     n = len(lengths)
+    shares = [found.by(teacher.fingerprint).questions / max(1, found.instances) for teacher in teachers]
+    asked = sum(share * _teacher_forward(one, lengths) for share, one in zip(shares, teachers, strict=True))
     cost = flops.PerInstance(
-        flops.forward(ours, lengths) / n / GIGA,
-        flops.backward(ours, lengths) / n / GIGA,
-        0.0 if teacher is None else _teacher_forward(teacher, lengths) / n / GIGA,
+        flops.forward(ours, lengths) / n / GIGA, flops.backward(ours, lengths) / n / GIGA, asked / n / GIGA
     )
     r = 1.0 if settings.strategy == "all" else settings.ratio
     columns = {
@@ -79,7 +90,7 @@ def scheme(settings: DistillSettings, *, labelled: bool) -> str:
     """Which formula counts what this run computes."""
     if settings.strategy == "all":
         return "full"
-    scored = settings.strategy in SCORES
+    scored = settings.student_decides
     if labelled and settings.label_loss == "all":
         return "two_pass_on_all" if scored else "backward_on_all"
     return "two_pass" if scored else "random"

@@ -5,15 +5,25 @@ from collections.abc import Sequence
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, get_linear_schedule_with_warmup
+from transformers import (
+    BatchEncoding,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    get_linear_schedule_with_warmup,
+)
 
 from student_trainer.config import TrainingSettings
 from student_trainer.data import collate
-from teacher_api.messages import Instance
+from student_trainer.layers import Projection
+from student_trainer.objective import Predictions
+from teacher_api.messages import Instance, Pooling
 
 
 class Learner:
-    """The recipe of the paper's appendix D: AdamW, linear warm-up then linear decay, clipped gradients."""
+    """The recipe of the paper's appendix D: AdamW, linear warm-up then linear decay, clipped gradients.
+
+    Projections of hidden states are trained beside the student, and are no part of it.
+    """
 
     def __init__(
         self,
@@ -21,32 +31,46 @@ class Learner:
         tokenizer: PreTrainedTokenizerBase,
         settings: TrainingSettings,
         total_steps: int,
+        projections: Sequence[Projection] = (),
     ) -> None:
         self.accelerator = Accelerator(mixed_precision=settings.precision, cpu=settings.cpu)
         self.tokenizer, self.settings = tokenizer, settings
+        # Only those with something to learn: a distributed wrapper refuses all others.
+        wide = [projection for projection in projections if any(True for _ in projection.parameters())]
         optimizer = torch.optim.AdamW(
-            model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+            [parameter for module in (model, *wide) for parameter in module.parameters()],
+            lr=settings.learning_rate,
+            weight_decay=settings.weight_decay,
         )
         warmup = round(settings.warmup * total_steps)
         schedule = get_linear_schedule_with_warmup(optimizer, warmup, total_steps)  # type: ignore[no-untyped-call]
         self.model, self.optimizer, self.schedule = self.accelerator.prepare(model, optimizer, schedule)
+        prepared = dict(zip(wide, map(self.accelerator.prepare, wide), strict=True))
+        self.projections = [prepared.get(projection, projection) for projection in projections]
+        self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
-    def logits(self, instances: Sequence[Instance]) -> Tensor:
-        """Predictions with gradient, dropout on: [n, C]."""
+    def predictions(
+        self, instances: Sequence[Instance], layers: Sequence[int] = (), pooling: Pooling = "cls"
+    ) -> Predictions:
+        """With gradient, dropout on: logits, and the pooled hidden states of these layers (0: embeddings)."""
         self.model.train()
-        return self._forward(instances)
+        batch = self._collate(instances)
+        output = self.model(**batch, output_hidden_states=bool(layers))
+        states = {layer: _pooled(output.hidden_states[layer], batch, pooling) for layer in layers}
+        return Predictions(output.logits, states)
 
     @torch.inference_mode()
     def scores(self, instances: Sequence[Instance], *, dropout: bool) -> Tensor:
         """Predictions to measure doubt by, without gradient: [n, C]."""
         self.model.train(dropout)
-        return self._forward(instances)
+        logits: Tensor = self.model(**self._collate(instances)).logits
+        return logits
 
     def update(self, loss: Tensor | None) -> None:
         """One step down the loss. Without a loss (nothing answered, nothing labelled) only time passes."""
         if loss is not None:
             self.accelerator.backward(loss)
-            self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.max_grad_norm)
+            self.accelerator.clip_grad_norm_(self._parameters, self.settings.max_grad_norm)
             self.optimizer.step()
             self.optimizer.zero_grad()
         self.schedule.step()
@@ -55,7 +79,13 @@ class Learner:
     def learning_rate(self) -> float:
         return float(self.schedule.get_last_lr()[0])
 
-    def _forward(self, instances: Sequence[Instance]) -> Tensor:
-        batch = collate(self.tokenizer, instances, self.settings.max_length, self.accelerator.device)
-        logits: Tensor = self.model(**batch).logits
-        return logits
+    def _collate(self, instances: Sequence[Instance]) -> BatchEncoding:
+        return collate(self.tokenizer, instances, self.settings.max_length, self.accelerator.device)
+
+
+def _pooled(states: Tensor, batch: BatchEncoding, pooling: Pooling) -> Tensor:
+    """As teachers pool: the first token's state, or the mean over all tokens but padding. -> [n, h]."""
+    if pooling == "cls":
+        return states[:, 0]
+    mask: Tensor = batch["attention_mask"][..., None].to(states.dtype)
+    return (states * mask).sum(1) / mask.sum(1)

@@ -3,33 +3,34 @@
 A training run without a teacher is the same loop with a teacher that is never there (`NoTeacher`).
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import lru_cache
 from time import perf_counter
 from typing import Protocol, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from student_trainer.config import DistillSettings
 from student_trainer.data import Rows, order
+from student_trainer.dynamics.adoption import adopt
 from student_trainer.dynamics.selection import generator_for, how_many, random_doubt, select
-from student_trainer.dynamics.uncertainty import SCORES
+from student_trainer.dynamics.uncertainty import SCORES, entropy
 from student_trainer.learner import Learner
-from student_trainer.losses import combine, distillation_loss, label_loss
+from student_trainer.objective import Lessons, Match, Predictions, objective
 from teacher_api.messages import Answer, Instance
 
 T = TypeVar("T")
+NOTHING = Predictions(torch.empty(0, 2), {})  # of no row
 
 
 class Asks(Protocol):
     """Where questions go: teachers/asking.py, or nowhere."""
 
     def submit(
-        self, step: int, rows: Sequence[int], instances: Sequence[Instance]
+        self, step: int, rows: Sequence[int], instances: Sequence[Instance], teacher: int = 0
     ) -> Future[list[Answer | None]]: ...
 
 
@@ -37,7 +38,7 @@ class NoTeacher:
     """Answers nothing, at no cost."""
 
     def submit(
-        self, step: int, rows: Sequence[int], instances: Sequence[Instance]
+        self, step: int, rows: Sequence[int], instances: Sequence[Instance], teacher: int = 0
     ) -> Future[list[Answer | None]]:
         nothing: Future[list[Answer | None]] = Future()
         nothing.set_result([None] * len(instances))
@@ -83,17 +84,32 @@ class Batch:
 
 @dataclass(frozen=True)
 class Question:
-    """A step's batch, the positions in it that were asked about, and the answers to come."""
+    """A step's batch, which instances of it are asked about, of whom, and the answers to come.
+
+    Attributes:
+        asked: k positions in the batch, the most doubtful first.
+        weights: of each teacher for each of them [k, T]; where it is zero, that teacher is not asked.
+        answers: of each teacher, about those of the k that it is asked about.
+    """
 
     step: int
     batch: Batch
     asked: list[int]
-    answers: Future[list[Answer | None]]
+    weights: Tensor
+    answers: list[Future[list[Answer | None]]]
+
+    def wait(self) -> list[list[Answer | None]]:
+        """By instance and teacher, [k][T]: None where the budget refused, or nobody asked."""
+        found: list[list[Answer | None]] = [[None] * len(self.answers) for _ in self.asked]
+        for teacher, answers in enumerate(self.answers):
+            for place, answer in zip(asked_of(self.weights, teacher), answers.result(), strict=True):
+                found[place][teacher] = answer
+        return found
 
 
 @dataclass(frozen=True)
 class Step:
-    """What one step did. `waited` is in seconds; `doubt` the mean over the batch, NaN if not scored."""
+    """What one step did. `asked` and `answered` count instances, not questions; `waited` is in seconds."""
 
     number: int
     seen: int
@@ -110,9 +126,9 @@ Watch = Callable[[Step, int], None]  # told of each step, and how many are plann
 def distil(
     learner: Learner,
     rows: Rows,
-    teacher: Asks,
+    teachers: Asks,
     settings: DistillSettings,
-    permutation: Sequence[int],
+    matches: Sequence[Match],
     start: int = 0,
 ) -> Iterator[Step]:
     """Trains the student step by step from `start`, giving each step's account as it is done.
@@ -123,62 +139,96 @@ def distil(
     Args:
         learner: the student, changed in place.
         rows: the training set.
-        teacher: who answers; answers may come back short when a budget is spent.
+        teachers: who answers; answers may come back short when a budget is spent.
         settings: the dynamics and the objective.
-        permutation: the teacher's class at each of the student's classes.
+        matches: how each teacher's outputs meet the student's, the smallest teacher first.
         start: the first step to do, for a run that resumes.
     """
     schedule = Schedule(len(rows), settings.batch_size, settings.epochs, settings.seed)
 
     def ask(step: int) -> Question:
         batch = take(rows, schedule.rows_of(step))
-        asked = choose(batch, step, learner, settings)
-        chosen = batch[asked]
-        return Question(step, batch, asked, teacher.submit(step, chosen.rows, chosen.instances))
+        asked, doubt = choose(batch, step, learner, settings)
+        weights = adopt(doubt, len(matches), settings.adoption, len(matches[0].classes))
+        return Question(step, batch, asked, weights, submit(step, batch[asked], weights, teachers))
 
     questions = map(ask, range(start, schedule.total))
-    # A choice that does not wait for the student is made, and sent, while the step before it is learnt.
-    for question in questions if settings.strategy in SCORES else one_ahead(questions):
-        step = learn(learner, question, settings, permutation)
+    # Questions that do not depend on the student are sent while the step before them is learnt.
+    for question in questions if settings.student_decides else one_ahead(questions):
+        step = learn(learner, question, settings, matches)
         if step is None:
             return
         yield step
 
 
-def choose(batch: Batch, step: int, learner: Learner, settings: DistillSettings) -> list[int]:
-    """Positions in the batch to ask about, the most doubtful first (§3.2)."""
-    n = len(batch.rows)
+def choose(batch: Batch, step: int, learner: Learner, settings: DistillSettings) -> tuple[list[int], Tensor]:
+    """Positions in the batch to ask about (§3.2), the most doubtful first, and the entropy of each.
+
+    One score pass serves both: each selection strategy reads its own score, adoption always the entropy
+    (eq. 5, 6). Where neither looks at the student there is no pass, and the entropy means nothing.
+    """
+    logits = torch.zeros(len(batch.rows), 2)
+    if settings.student_decides:
+        logits = learner.scores(batch.instances, dropout=settings.score_dropout).cpu()
+    positions = selected(logits, step, settings)
+    return positions.tolist(), entropy(logits)[positions]
+
+
+def selected(logits: Tensor, step: int, settings: DistillSettings) -> Tensor:
+    """[n, C] -> the positions to ask about, [k]."""
+    n = len(logits)
     if settings.strategy == "all":
-        return list(range(n))
+        return torch.arange(n)
     if settings.strategy == "random":
         doubt = random_doubt(n, generator_for(settings.seed, step))
     else:
-        scores = learner.scores(batch.instances, dropout=settings.score_dropout)
-        doubt = SCORES[settings.strategy](scores)
-    return select(doubt, how_many(n, settings.ratio, settings.rounding)).tolist()
+        doubt = SCORES[settings.strategy](logits)
+    return select(doubt, how_many(n, settings.ratio, settings.rounding))
+
+
+def submit(step: int, asked: Batch, weights: Tensor, teachers: Asks) -> list[Future[list[Answer | None]]]:
+    """Sends each teacher its own instances: those that have a weight for it (§3.1)."""
+    answers = []
+    for teacher in range(weights.shape[1]):
+        own = asked[asked_of(weights, teacher)]
+        answers.append(teachers.submit(step, own.rows, own.instances, teacher))
+    return answers
+
+
+def asked_of(weights: Tensor, teacher: int) -> list[int]:
+    """Which of the asked instances one teacher is asked about."""
+    return weights[:, teacher].nonzero().flatten().tolist()
 
 
 def learn(
-    learner: Learner, question: Question, settings: DistillSettings, permutation: Sequence[int]
+    learner: Learner, question: Question, settings: DistillSettings, matches: Sequence[Match]
 ) -> Step | None:
     """One step: the student's forward runs while the answers are on the wire, then eq. 3 and the update.
 
     None, and nothing learnt, if the budget has refused a part of it and is to stop the run.
     """
     batch, positions = learnt(question, settings)
-    logits = learner.logits(batch.instances) if batch.rows else torch.empty(0, len(permutation))
+    layers = sorted({layer for match in matches for _, layer in match.layers})
+    student = learner.predictions(batch.instances, layers, settings.pooling) if batch.rows else NOTHING
     began = perf_counter()
-    answers = question.answers.result()
+    answers = question.wait()
     waited = perf_counter() - began
-    if settings.teacher is not None and settings.when_spent == "stop" and None in answers:
+    if settings.teacher and settings.when_spent == "stop" and refused(answers, question.weights):
         return None
-    answered = {place: answer for place, answer in zip(positions, answers, strict=True) if answer}
-    loss = objective(logits, batch.labels, answered, settings, permutation)
+    came = [place for place, row in enumerate(answers) if any(row)]
+    lessons = Lessons.of([answers[i] for i in came], question.weights[came], matches) if came else None
+    places = [positions[place] for place in came]
+    loss = objective(student, batch.labels, places, lessons, settings, matches, learner.projections)
     rate = learner.learning_rate
     learner.update(loss)
     value = float("nan") if loss is None else loss.item()
     seen, asked = len(question.batch.rows), len(question.asked)
-    return Step(question.step, seen, asked, len(answered), value, waited, rate)
+    return Step(question.step, seen, asked, len(came), value, waited, rate)
+
+
+def refused(answers: Sequence[Sequence[Answer | None]], weights: Tensor) -> bool:
+    """Whether any of the questions has no answer."""
+    return sum(answer is not None for row in answers for answer in row) < int(weights.count_nonzero())
 
 
 def learnt(question: Question, settings: DistillSettings) -> tuple[Batch, list[int]]:
@@ -189,27 +239,6 @@ def learnt(question: Question, settings: DistillSettings) -> tuple[Batch, list[i
     if settings.label_loss == "all" and bool((question.batch.labels >= 0).any()):
         return question.batch, question.asked
     return question.batch[question.asked], list(range(len(question.asked)))
-
-
-def objective(
-    logits: Tensor,
-    labels: Tensor,
-    answered: Mapping[int, Answer],
-    settings: DistillSettings,
-    permutation: Sequence[int],
-) -> Tensor | None:
-    """Eq. 3 over the rows with labels and the rows with answers: logits [n, C], labels [n], row -> answer."""
-    teacher = teacher_logits(list(answered.values()), permutation).to(logits.device)
-    distance = distillation_loss(logits[list(answered)], teacher, settings.temperature, settings.divergence)
-    return combine(label_loss(logits, labels.to(logits.device)), distance, settings.kd_weight)
-
-
-def teacher_logits(answers: Sequence[Answer], permutation: Sequence[int]) -> Tensor:
-    """Answers in the order of the student's classes: [m, C]."""
-    rows = [answer.outputs.logits for answer in answers if answer.outputs]
-    if not rows:
-        return torch.empty(0, len(permutation))
-    return torch.from_numpy(np.stack(rows)[:, list(permutation)])  # type: ignore[arg-type]
 
 
 def take(rows: Rows, numbers: list[int]) -> Batch:

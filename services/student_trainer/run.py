@@ -15,7 +15,7 @@ from student_trainer.learner import Learner
 from student_trainer.loop import Schedule, Step, Watch, distil
 from student_trainer.result import RunResult
 from student_trainer.run_card import RunCard
-from student_trainer.teacher_side import TeacherSide, fingerprint_of, open_teacher, tariff_of
+from student_trainer.teacher_side import TeacherSide, fingerprints_of, open_teachers, tariffs_of
 
 EVALUATION_BATCH = 64
 
@@ -47,15 +47,16 @@ def run(settings: DistillSettings, watch: Watch | None = None) -> RunResult:
 
 
 def _run(settings: DistillSettings, card: RunCard, watch: Watch | None) -> RunResult:
-    tariff = tariff_of(settings)
+    tariffs = tariffs_of(settings)
     task = data.load(settings)
     model, tokenizer = student.load(
         settings.student, task.label_names, settings.student_layers, settings.seed
     )
     schedule = Schedule(len(task.train), settings.batch_size, settings.epochs, settings.seed)
-    learner = Learner(model, tokenizer, settings, schedule.total)
-    with open_teacher(settings, task, card) as teacher:
-        spell = _train(settings, learner, task, teacher, schedule, watch)
+    with open_teachers(settings, task, model.config.num_hidden_layers, card) as teachers:
+        projections = teachers.projections(model.config, settings.seed)
+        learner = Learner(model, tokenizer, settings, schedule.total, projections)
+        spell = _train(settings, learner, task, teachers, schedule, watch)
     bare = learner.accelerator.unwrap_model(learner.model)
     scores = evaluate(
         bare, tokenizer, task.validation, settings.max_length, EVALUATION_BATCH, learner.accelerator.device
@@ -63,17 +64,17 @@ def _run(settings: DistillSettings, card: RunCard, watch: Watch | None) -> RunRe
     student.save(bare, tokenizer, settings.output / "model")
     seen = sum(len(schedule.rows_of(step)) for step in range(spell.next_step))
     questions, sieves = account.questions(settings.answers, card.id, seen)
-    scheme, flops = account.compute(settings, bare, tokenizer, teacher.description, task.train)
+    scheme, flops = account.compute(settings, bare, tokenizer, teachers.descriptions, task.train, sieves)
     result = RunResult(
-        strategy="none" if settings.teacher is None else settings.strategy,
-        ratio=0.0 if settings.teacher is None else settings.ratio,
+        strategy=settings.strategy if settings.teacher else "none",
+        ratio=settings.ratio if settings.teacher else 0.0,
         seed=settings.seed,
         metric=settings.metric,
         scores=scores,
         steps=spell.next_step,
         stopped=spell.next_step < schedule.total,
         questions=questions,
-        usd=account.money(tariff, task.train, settings.epochs, sieves),
+        usd=account.money(tariffs, teachers.descriptions, task.train, settings.epochs, sieves),
         flops=flops,
         scheme=scheme,
         seconds=spell.seconds,
@@ -98,7 +99,7 @@ def _train(
     settings: DistillSettings,
     learner: Learner,
     task: TaskData,
-    teacher: TeacherSide,
+    teachers: TeacherSide,
     schedule: Schedule,
     watch: Watch | None,
 ) -> Spell:
@@ -109,7 +110,7 @@ def _train(
     with SummaryWriter(settings.output / "scalars", purge_step=start) as scalars:
         if found:
             checkpoint.restore(learner.accelerator, found)  # last: it sets the random state of the step
-        for step in distil(learner, task.train, teacher.asks, settings, teacher.permutation, start):
+        for step in distil(learner, task.train, teachers.asks, settings, teachers.matches, start):
             spell.next_step, spell.waited = step.number + 1, spell.waited + step.waited
             _write(scalars, step)
             if spell.next_step % settings.checkpoint_steps == 0:
@@ -133,7 +134,8 @@ def check(settings: DistillSettings) -> dict[str, str]:
     Raises:
         DataError, StudentError, PriceBookError, TeacherUrlError, TeacherError, HandshakeError.
     """
-    tariff_of(settings)
+    tariffs_of(settings)
     task = data.load(settings)
-    student.load(settings.student, task.label_names, settings.student_layers, settings.seed)
-    return {"teacher": fingerprint_of(settings, task.label_names), "rows": task.digest}
+    model, _ = student.load(settings.student, task.label_names, settings.student_layers, settings.seed)
+    teachers = fingerprints_of(settings, task.label_names, model.config.num_hidden_layers)
+    return {"teacher": teachers, "rows": task.digest}

@@ -1,12 +1,14 @@
-"""The teacher's side of a run: connected, checked against the task, ledger and budget behind it."""
+"""The teachers' side of a run: connected, checked against the task, ledger and budget behind them."""
 
 import asyncio
 import logging
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from transformers import PretrainedConfig
 
 from student_trainer.config import ConfigError, DistillSettings
 from student_trainer.costs.budget import Budget
@@ -14,7 +16,9 @@ from student_trainer.costs.database import open_database
 from student_trainer.costs.ledger import Ledger
 from student_trainer.costs.prices import UNPRICED, Tariff, load_tariff
 from student_trainer.data import TaskData
+from student_trainer.layers import Projection, pairs
 from student_trainer.loop import Asks, NoTeacher
+from student_trainer.objective import Match
 from student_trainer.run_card import RunCard
 from student_trainer.teachers.asker import Asker
 from student_trainer.teachers.asking import Asking
@@ -30,59 +34,125 @@ CHECK_STEP = -1  # the handshake's place in the ledger
 
 @dataclass(frozen=True)
 class TeacherSide:
-    """Who answers, the teacher's class at each of the task's classes, and what it is (None: no teacher)."""
+    """Who answers, how each teacher's outputs meet the student's, and what each is, smallest first."""
 
     asks: Asks
-    permutation: list[int]
-    description: Description | None
+    matches: Sequence[Match]
+    descriptions: Sequence[Description]
+
+    def projections(self, student: PretrainedConfig, seed: int) -> list[Projection]:
+        """Of each teacher with matched layers, from the student's width to its own."""
+        return [
+            Projection(len(match.layers), student.hidden_size, teacher.hidden_size, seed)
+            for match, teacher in zip(self.matches, self.descriptions, strict=False)
+            if match.layers
+        ]
 
 
-def tariff_of(settings: DistillSettings) -> Tariff:
-    """Raises PriceBookError if the book or its feature cannot be used."""
-    return load_tariff(settings.price_book, settings.price_feature) if settings.price_book else UNPRICED
+def tariffs_of(settings: DistillSettings) -> list[Tariff]:
+    """Each teacher's. Raises PriceBookError if a book or its feature cannot be used."""
+    teachers = len(settings.teacher)
+    if not settings.price_book:
+        return [UNPRICED] * teachers
+    books, features = (
+        names * teachers if len(names) == 1 else names
+        for names in (settings.price_book, settings.price_feature)
+    )
+    return [load_tariff(book, feature) for book, feature in zip(books, features, strict=True)]
 
 
 @contextmanager
-def open_teacher(settings: DistillSettings, task: TaskData, card: RunCard) -> Iterator[TeacherSide]:
-    """Connects, pins the fingerprint and shakes hands; at the end waits for what is under way.
+def open_teachers(
+    settings: DistillSettings, task: TaskData, student_layers: int, card: RunCard
+) -> Iterator[TeacherSide]:
+    """Connects, pins the fingerprints and shakes hands; at the end waits for what is under way.
 
     Raises:
         TeacherUrlError, TeacherError: not reached. HandshakeError: another task's teacher.
+        UserError: layers that cannot be matched.
         ConfigError: another teacher than the one that this run began with, or no place to write to.
     """
-    if settings.teacher is None:
+    if not settings.teacher:
         card.begin("", task.digest)
-        yield TeacherSide(NoTeacher(), list(range(len(task.label_names))), None)
+        yield TeacherSide(NoTeacher(), [Match(range(len(task.label_names)))], [])
         return
-    with Asking(_opened(settings, settings.teacher, card)) as asking:
-        teacher = asking.description
-        classes = permutation(settings.teacher_labels or teacher.labels, task.label_names)
-        card.begin(teacher.fingerprint, task.digest)
-        _warn_if_useless(asking, task, classes, _rows_to_check(settings, task))
-        yield TeacherSide(asking, classes, teacher)
+    with Asking(_opened(settings, student_layers, card)) as asking:
+        teachers = asking.descriptions
+        matches = [match(teacher, settings, task.label_names, student_layers) for teacher in teachers]
+        card.begin(_joined(teachers), task.digest)
+        for number, one in enumerate(matches):
+            _warn_if_useless(asking, number, task, one.classes, _rows_to_check(settings, task))
+        yield TeacherSide(asking, matches, teachers)
 
 
-def fingerprint_of(settings: DistillSettings, labels: tuple[str, ...]) -> str:
+def match(
+    teacher: Description, settings: DistillSettings, labels: tuple[str, ...], student_layers: int
+) -> Match:
+    """Raises HandshakeError: classes that do not fit. UserError: layers that are not there."""
+    classes = permutation(settings.teacher_labels or teacher.labels, labels)
+    if settings.supervision == "none":
+        return Match(classes)
+    return Match(classes, pairs(settings.layer_map, teacher.layers, student_layers))
+
+
+def fingerprints_of(settings: DistillSettings, labels: tuple[str, ...], student_layers: int) -> str:
     """Shakes hands without a question; empty where there is no teacher."""
-    if settings.teacher is None:
-        return ""
 
     async def describe(url: str) -> Description:
         async with await Client.connect(url) as client:
             return client.description
 
-    teacher = asyncio.run(describe(settings.teacher))
-    permutation(settings.teacher_labels or teacher.labels, labels)
-    return teacher.fingerprint
+    teachers = [asyncio.run(describe(url)) for url in settings.teacher]
+    for teacher in teachers:
+        match(teacher, settings, labels, student_layers)
+    return _joined(teachers)
+
+
+def _joined(teachers: Sequence[Description]) -> str:
+    return ",".join(teacher.fingerprint for teacher in teachers)
 
 
 @asynccontextmanager
-async def _opened(settings: DistillSettings, url: str, card: RunCard) -> AsyncIterator[Asker]:
-    async with await Client.connect(url) as client:
-        with closing(_database(settings.answers)) as database:
-            ledger = _ledger(settings, card, client.description, database)
-            budget = Budget(ledger, settings.budget_queries, settings.budget_usd)
-            yield Asker(client, Want(), store=Store(database), ledger=ledger, budget=budget)
+async def _opened(
+    settings: DistillSettings, student_layers: int, card: RunCard
+) -> AsyncIterator[list[Asker]]:
+    """One asker a teacher; they share the file of answers and, by its account, the budget."""
+    async with AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(await Client.connect(url)) for url in settings.teacher]
+        database = stack.enter_context(closing(_database(settings.answers)))
+        yield [
+            _asker(client, tariff, settings, student_layers, card, database)
+            for client, tariff in zip(clients, tariffs_of(settings), strict=True)
+        ]
+
+
+def _asker(
+    client: Client,
+    tariff: Tariff,
+    settings: DistillSettings,
+    student_layers: int,
+    card: RunCard,
+    database: sqlite3.Connection,
+) -> Asker:
+    teacher = client.description
+    ledger = Ledger(
+        database,
+        run=card.id,
+        teacher=teacher.fingerprint,
+        account=settings.account or card.id,
+        tariff=tariff,
+    )
+    budget = Budget(ledger, settings.budget_queries, settings.budget_usd)
+    want = _want(settings, teacher.layers, student_layers)
+    return Asker(client, want, store=Store(database), ledger=ledger, budget=budget)
+
+
+def _want(settings: DistillSettings, teacher_layers: int, student_layers: int) -> Want:
+    """Logits, and of the hidden states only the layers that are matched, pooled by the teacher."""
+    if settings.supervision == "none":
+        return Want()
+    layers = {layer for layer, _ in pairs(settings.layer_map, teacher_layers, student_layers)}
+    return Want(layers=tuple(sorted(layers)), pooling=settings.pooling, hidden_dtype=settings.hidden_dtype)
 
 
 def _database(answers: Path) -> sqlite3.Connection:
@@ -92,37 +162,25 @@ def _database(answers: Path) -> sqlite3.Connection:
         raise ConfigError(f"answers: {answers} cannot be used: {error}; name another file") from None
 
 
-def _ledger(
-    settings: DistillSettings, card: RunCard, teacher: Description, database: sqlite3.Connection
-) -> Ledger:
-    return Ledger(
-        database,
-        run=card.id,
-        teacher=teacher.fingerprint,
-        account=settings.account or card.id,
-        tariff=tariff_of(settings),
-    )
-
-
 def _rows_to_check(settings: DistillSettings, task: TaskData) -> int:
     """As many as are wanted, for at most a tenth of a budget: a small one is there to learn from."""
-    rows, tariff = settings.check_rows, tariff_of(settings)
+    rows, teachers = settings.check_rows, len(settings.teacher)
     if settings.budget_queries is not None:
-        rows = min(rows, settings.budget_queries // 10)
+        rows = min(rows, settings.budget_queries // (10 * teachers))
     if settings.budget_usd is not None:
         longest = max(instance.characters for instance in task.validation.instances)
-        dearest = tariff.worst(tariff.units(longest)) or settings.budget_usd
-        rows = min(rows, int(settings.budget_usd / 10 / dearest))
+        dearest = sum(tariff.worst(tariff.units(longest)) for tariff in tariffs_of(settings))
+        rows = min(rows, int(settings.budget_usd / 10 / (dearest or settings.budget_usd)))
     return rows
 
 
-def _warn_if_useless(asking: Asking, task: TaskData, classes: list[int], rows: int) -> None:
+def _warn_if_useless(asking: Asking, teacher: int, task: TaskData, classes: Sequence[int], rows: int) -> None:
     """Asks about evenly spaced validation rows; a sorted file must not show one class only."""
     total = len(task.validation)
     numbers = sorted({i * total // rows for i in range(rows)}) if rows else []
     instances = [task.validation.instances[i] for i in numbers]
     # Numbered below the training rows' numbers, so that no row of the ledger is taken for one of them.
-    answers = asking.submit(CHECK_STEP, numbers, instances).result()
+    answers = asking.submit(CHECK_STEP, numbers, instances, teacher).result()
     warning = worse_than_chance(answers, [(task.validation.labels or [])[i] for i in numbers], classes)
     if warning:
-        logger.warning(warning)
+        logger.warning("%s: %s", asking.descriptions[teacher].name, warning)

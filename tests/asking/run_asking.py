@@ -26,10 +26,10 @@ def batch(step: int) -> tuple[list[int], list[Instance]]:
 
 
 @asynccontextmanager
-async def opened(folder: Path, queries: int | None) -> AsyncIterator[Asker]:
+async def opened(folder: Path, queries: int | None) -> AsyncIterator[list[Asker]]:
     teacher = FakeTeacher(folder / "charges.log", delay_s=0.004)
     with closing(open_database(folder / "answers.sqlite")) as database:
-        yield asker_on(database, teacher, queries=queries)
+        yield [asker_on(database, teacher, queries=queries)]
 
 
 def main(folder: Path, steps: int, queries: int | None) -> None:

@@ -19,10 +19,10 @@ from teacher_api.messages import Answer
 @asynccontextmanager
 async def opened(
     folder: Path, delay_s: float = 0.0, queries: int | None = None, fault: Answer | None = None
-) -> AsyncIterator[Asker]:
+) -> AsyncIterator[list[Asker]]:
     teacher = FakeTeacher(folder / "log", delay_s, lambda instance: fault)
     with closing(open_database(folder / "answers.sqlite")) as database:
-        yield asker_on(database, teacher, queries=queries)
+        yield [asker_on(database, teacher, queries=queries)]
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +52,7 @@ def test_an_error_comes_out_of_the_future(tmp_path: Path) -> None:
 
 def test_an_error_on_the_way_in_is_raised(tmp_path: Path) -> None:
     @asynccontextmanager
-    async def nobody() -> AsyncIterator[Asker]:
+    async def nobody() -> AsyncIterator[list[Asker]]:
         raise NotReadyError("nobody is there")
         yield
 

@@ -116,7 +116,7 @@ def test_the_trainer_takes_its_command(files: tuple[str, ...], tmp_path: Path) -
     file.write_text(example())
     settings = parse(DistillSettings, [str(file) if flag == "/task/run.yaml" else flag for flag in flags], "")
     assert command == "distill"
-    assert settings.teacher == f"grpc://teacher:{Settings.model_fields['grpc_port'].default}"
+    assert settings.teacher == [f"grpc://teacher:{Settings.model_fields['grpc_port'].default}"]
     writable = {v["target"] for v in services["trainer"]["volumes"] if not v.get("read_only")}
     assert {str(settings.output.parent), str(settings.answers.parent)} <= writable
 

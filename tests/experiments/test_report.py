@@ -26,7 +26,7 @@ def grid(usd: Money | None = None) -> Grid:
 
 
 def page(of: Grid, folder: Path, data: str = "data") -> str:
-    recipe = {"student": data, "learning_rate": 2e-5, "max_rows": None, "price_book": "book"}
+    recipe = {"student": data, "learning_rate": 2e-5, "max_rows": None, "price_book": ["book"]}
     return render(of, plots.draw(of, folder), About(data, recipe, 14, date(2026, 1, 2)))
 
 

@@ -54,7 +54,7 @@ def test_a_cell_has_its_own_folder_and_the_answers_of_all(settings: BenchSetting
     assert type(cell) is DistillSettings
     assert (cell.strategy, cell.ratio, cell.seed) == ("entropy", 0.3, 1)
     assert cell.output == settings.output / "cells" / "entropy-0.3-1"
-    assert (cell.answers, cell.teacher, cell.resume) == (settings.answers, "local:teacher", True)
+    assert (cell.answers, cell.teacher, cell.resume) == (settings.answers, ["local:teacher"], True)
 
 
 def test_the_teacher_is_checked_once(settings: BenchSettings) -> None:
@@ -65,7 +65,7 @@ def test_the_teacher_is_checked_once(settings: BenchSettings) -> None:
 
 def test_no_kd_has_neither_teacher_nor_budget(settings: BenchSettings) -> None:
     cell = settings_of(Cell("none", 0, 0), settings.model_copy(update={"budget_queries": 5}))
-    assert (cell.teacher, cell.budget_queries) == (None, None)
+    assert (cell.teacher, cell.budget_queries) == ([], None)
 
 
 def test_rows_are_results_with_their_cell_and_recipe(settings: BenchSettings, run: FakeRun) -> None:

@@ -90,10 +90,12 @@ def command(task: Path, student: Path, server: ServerProcess) -> Command:
 
 
 @pytest.fixture(scope="session")
-def by_entropy(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of an undisturbed run on the shared server."""
+def by_entropy(command: Command, teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an undisturbed run, on a server that nobody has asked before."""
     folder = tmp_path_factory.mktemp("by-entropy")
-    train(folder, *command())
+    own = start_server(teacher, folder / "server.log", *ONE_TEXT_A_RUN)
+    train(folder, *command(teacher=f"grpc://{own.grpc}"))
+    assert own.stop() == 0
     return folder
 
 

@@ -123,8 +123,8 @@ def test_a_student_of_the_teachers_layers(
     layers: str, kept: list[int], command, teacher: Path, tmp_path: Path
 ) -> None:
     """At a rate that moves nothing the student is what it began with: the teacher's own layers."""
-    flags = command("--learning-rate", "1e-30", student=teacher, student_layers=layers, epochs=0.1)
-    train(tmp_path, *flags[:-2], "--teacher", f"local:{teacher}", *flags[-2:])
+    here = {"student": teacher, "teacher": f"local:{teacher}", "student_layers": layers}
+    train(tmp_path, *command("--learning-rate", "1e-30", epochs=0.1, **here))
     ours = load_file(tmp_path / "run" / "model" / "model.safetensors")
     theirs = load_file(teacher / "model.safetensors")
     config = json.loads((tmp_path / "run" / "model" / "config.json").read_text())

@@ -49,6 +49,7 @@ def test_a_run_that_is_killed_again_and_again_equals_an_unbroken_one(
     assert timeless(broken) == timeless(unbroken)
     assert usage(server)["charged"] == unbroken["questions"]["charged"] + unbroken["questions"]["checked"]
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        ".lock",
         "model",
         "result.json",
         "run.json",

@@ -27,11 +27,12 @@ from student_trainer.loop import (
     one_ahead,
     take,
 )
+from student_trainer.objective import Match
 from teacher_api.messages import Answer, Instance, Outputs
 
 MADE = rows(12, "loop")
 TASK = Rows([Instance(row["text"]) for row in MADE], [LABELS.index(row["label"]) for row in MADE])
-SAME = (0, 1, 2)
+SAME = [Match((0, 1, 2))]
 
 
 def settings_of(**given: object) -> DistillSettings:
@@ -61,6 +62,11 @@ def answered(logits: Sequence[Sequence[float] | None]) -> Future[list[Answer | N
         [None if row is None else Answer(Outputs(np.array(row, np.float32))) for row in logits]
     )
     return answers
+
+
+def question(step: int, batch: Batch, asked: list[int], told: Sequence[Sequence[float] | None]) -> Question:
+    """To the one teacher."""
+    return Question(step, batch, asked, torch.ones(len(asked), 1), [answered(told)])
 
 
 def weights(learner: Learner) -> torch.Tensor:
@@ -110,7 +116,7 @@ def test_the_objective_equals_a_computation_by_hand(student: Path) -> None:
         kl = sum(math.exp(p) * (p - q) for p, q in zip(log_p, log_q, strict=True))
         by_hand += (0.75 * -log_q[label] + 0.25 * kl) / 2
     before = weights(learner)
-    step = learn(learner, Question(5, batch, asked, answered(told)), settings, SAME)
+    step = learn(learner, question(5, batch, asked, told), settings, SAME)
     assert step is not None
     assert step.loss == pytest.approx(by_hand, rel=1e-5)
     assert (step.number, step.seen, step.asked, step.answered) == (5, 4, 2, 2)
@@ -128,7 +134,7 @@ def test_a_short_answer_teaches_what_it_has(student: Path, whole: bool) -> None:
     cross_entropy = F.cross_entropy(logits[labelled], batch.labels[labelled])
     target = torch.tensor([told[1]]).log_softmax(-1)
     kl = (target.exp() * (target - logits[[0]].log_softmax(-1))).sum()
-    step = learn(learner, Question(0, batch, asked, answered(told)), settings, SAME)
+    step = learn(learner, question(0, batch, asked, told), settings, SAME)
     assert step is not None
     assert step.loss == pytest.approx(float(0.5 * cross_entropy + 0.5 * kl), rel=1e-5)
     assert (step.asked, step.answered) == (3, 1)
@@ -138,22 +144,22 @@ def test_a_short_answer_teaches_nothing_where_the_run_is_to_stop(student: Path) 
     settings = settings_of()
     learner = learner_of(student, settings)
     before = weights(learner)
-    told = answered([[0.0, 1.0, 3.0], None])
-    assert learn(learner, Question(0, take(TASK, [3, 4]), [0, 1], told), settings, SAME) is None
+    told = [[0.0, 1.0, 3.0], None]
+    assert learn(learner, question(0, take(TASK, [3, 4]), [0, 1], told), settings, SAME) is None
     assert torch.equal(weights(learner), before)
 
 
 def test_nothing_known_about_a_batch_only_passes_time(student: Path) -> None:
     settings = settings_of(when_spent="labels-only")
     learner = learner_of(student, settings)
-    learn(learner, Question(0, take(TASK, [0]), [0], answered([None])), settings, SAME)
+    learn(learner, question(0, take(TASK, [0]), [0], [None]), settings, SAME)
     before = weights(learner)
     bare = Rows(TASK.instances, None)
-    step = learn(learner, Question(0, take(bare, [1, 2]), [0, 1], answered([None, None])), settings, SAME)
+    step = learn(learner, question(0, take(bare, [1, 2]), [0, 1], [None, None]), settings, SAME)
     assert step is not None
     assert math.isnan(step.loss)
     assert torch.equal(weights(learner), before)
-    empty = Question(1, take(bare, [1, 2]), [], answered([]))
+    empty = question(1, take(bare, [1, 2]), [], [])
     assert learn(learner, empty, settings, SAME) is not None
 
 
@@ -162,7 +168,7 @@ def test_answers_are_put_into_the_order_of_the_students_classes(student: Path) -
     losses = []
     for told, permutation in (([[5.0, 0.0, -5.0]], (0, 1, 2)), ([[0.0, -5.0, 5.0]], (2, 0, 1))):
         learner = learner_of(student, settings)
-        step = learn(learner, Question(0, take(TASK, [0]), [0], answered(told)), settings, permutation)
+        step = learn(learner, question(0, take(TASK, [0]), [0], told), settings, [Match(permutation)])
         assert step is not None
         losses.append(step.loss)
     assert losses[0] == losses[1]
@@ -174,7 +180,7 @@ def test_the_pass_that_scores_doubt_leaves_no_gradient(student: Path, dropout: b
     scores = learner.scores(TASK.instances[:4], dropout=dropout)
     assert not scores.requires_grad
     assert all(parameter.grad is None for parameter in learner.model.parameters())
-    assert learner.logits(TASK.instances[:4]).requires_grad
+    assert learner.predictions(TASK.instances[:4]).logits.requires_grad
     assert learner.model.training
 
 
@@ -183,10 +189,10 @@ def test_the_most_doubtful_are_asked_about(student: Path) -> None:
     learner = learner_of(student, settings)
     batch = take(TASK, list(range(8)))
     sure = learner.scores(batch.instances, dropout=False).softmax(-1).amax(-1)
-    assert choose(batch, 0, learner, settings) == sure.argsort()[:4].tolist()
-    assert choose(batch, 0, learner, settings_of(strategy="all")) == list(range(8))
+    assert choose(batch, 0, learner, settings)[0] == sure.argsort()[:4].tolist()
+    assert choose(batch, 0, learner, settings_of(strategy="all"))[0] == list(range(8))
     random = settings_of(strategy="random", ratio=0.5)
-    chosen = [choose(batch, step, learner, random) for step in (0, 0, 1)]
+    chosen = [choose(batch, step, learner, random)[0] for step in (0, 0, 1)]
     assert chosen[0] == chosen[1] != chosen[2]
 
 
@@ -212,7 +218,7 @@ def test_label_loss_on_all_learns_from_the_asked_alone_where_no_row_has_a_label(
     labels: list[int], learnt_from: int
 ) -> None:
     batch = Batch([5, 6, 7, 8], [Instance(str(i)) for i in range(4)], torch.tensor(labels))
-    question = Question(0, batch, [3, 1], answered([None, None]))
-    rows, positions = learnt(question, settings_of(label_loss="all"))
+    about = question(0, batch, [3, 1], [None, None])
+    rows, positions = learnt(about, settings_of(label_loss="all"))
     assert len(rows.rows) == learnt_from
     assert [rows.rows[place] for place in positions] == [8, 6]

@@ -38,13 +38,15 @@ def write_task(folder: Path, train: list[dict[str, str]], validation: list[dict[
     return folder
 
 
-def save_bert(folder: Path, seed: int, layers: int, labels: tuple[str, ...] = LABELS) -> Path:
+def save_bert(
+    folder: Path, seed: int, layers: int, labels: tuple[str, ...] = LABELS, hidden: int = 32
+) -> Path:
     """Random weights, this task's words."""
     tokenizer = _tokenizer()
     config = BertConfig(
         vocab_size=len(tokenizer),
         pad_token_id=tokenizer.pad_token_id,
-        hidden_size=32,
+        hidden_size=hidden,
         num_hidden_layers=layers,
         num_attention_heads=2,
         intermediate_size=64,

@@ -5,13 +5,32 @@ from dataclasses import dataclass, field
 
 # A place (step, teacher, row) counts once, by the last that became of it: a refusal or a failure that
 # was made good on resume is history. Steps below zero are the handshake's.
-_PLACES = """SELECT key, outcome, units, queries, MAX(rowid) FROM ledger
+_PLACES = """SELECT step, row, teacher, key, outcome, units, queries, MAX(rowid) FROM ledger
     WHERE run = ? AND step >= 0 GROUP BY step, teacher, row"""
 _COUNTS = f"SELECT outcome, COUNT(*) FROM ({_PLACES}) GROUP BY outcome"
-_ANSWERED = f"""SELECT key, MAX(units) AS units, COUNT(*) AS times FROM ({_PLACES})
-    WHERE outcome NOT IN ('refused', 'failed') GROUP BY key"""
-_SUMS = f"SELECT COUNT(*), COALESCE(SUM(units * times), 0), COALESCE(SUM(units), 0) FROM ({_ANSWERED})"
+_INSTANCES = f"SELECT COUNT(*) FROM (SELECT DISTINCT step, row FROM ({_PLACES}))"
+_ANSWERED = f"""SELECT teacher, MAX(units) AS units, COUNT(*) AS times FROM ({_PLACES})
+    WHERE outcome NOT IN ('refused', 'failed') GROUP BY teacher, key"""
+_SUMS = f"""SELECT teacher, SUM(times), COUNT(*), SUM(units * times), SUM(units)
+    FROM ({_ANSWERED}) GROUP BY teacher"""
 _CHECKED = "SELECT COALESCE(SUM(queries), 0) FROM ledger WHERE run = ? AND step < 0"
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One teacher's answers to a run.
+
+    Attributes:
+        questions: answered.
+        distinct: different ones among them.
+        units: of all, as a run without any cache would pay.
+        distinct_units: of the different ones, as a run with a cache of its own would pay.
+    """
+
+    questions: int = 0
+    distinct: int = 0
+    units: int = 0
+    distinct_units: int = 0
 
 
 @dataclass(frozen=True)
@@ -20,22 +39,29 @@ class Sieves:
 
     Attributes:
         counts: outcome -> questions.
-        distinct: different questions that were answered.
-        units: of all answered questions, as a run without any cache would pay.
-        distinct_units: of the different ones, as a run with a cache of its own would pay.
+        instances: that were asked about, of whomever; a soft adoption asks two questions about one.
+        answered: by the teacher's fingerprint.
         checked: queries charged by the handshake.
     """
 
     counts: dict[str, int] = field(default_factory=dict)
-    distinct: int = 0
-    units: int = 0
-    distinct_units: int = 0
+    instances: int = 0
+    answered: dict[str, Answered] = field(default_factory=dict)
     checked: int = 0
+
+    def by(self, teacher: str) -> Answered:
+        return self.answered.get(teacher, Answered())
+
+    @property
+    def distinct(self) -> int:
+        """Different questions that were answered."""
+        return sum(answered.distinct for answered in self.answered.values())
 
 
 def sieves(database: sqlite3.Connection, run: str) -> Sieves:
     """Raises sqlite3.Error if the file has no ledger."""
     counts = dict(database.execute(_COUNTS, (run,)).fetchall())
-    distinct, units, distinct_units = database.execute(_SUMS, (run,)).fetchone()
+    (instances,) = database.execute(_INSTANCES, (run,)).fetchone()
+    answered = {teacher: Answered(*sums) for teacher, *sums in database.execute(_SUMS, (run,))}
     (checked,) = database.execute(_CHECKED, (run,)).fetchone()
-    return Sieves(counts, distinct, units, distinct_units, checked)
+    return Sieves(counts, instances, answered, checked)

@@ -55,7 +55,7 @@ def render(grid: Grid, pictures: Mapping[str, Path], about: About) -> str:
         titles=titles,
         rows=list(zip(grid.lines, texts, strict=True)),
         legend=table.legend(grid),
-        tariff=f"{about.recipe.get('price_book')}, {about.recipe.get('price_feature')}",
+        tariff=", ".join([*about.recipe.get("price_book", []), *about.recipe.get("price_feature", [])]),
         recipe={name: value for name, value in about.recipe.items() if value is not None},
     )
 

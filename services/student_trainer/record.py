@@ -15,10 +15,10 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from student_trainer.alone import alone
 from student_trainer.config import ConfigError, RecordSettings
 from student_trainer.costs.budget import Budget
 from student_trainer.costs.database import open_database
@@ -65,7 +65,8 @@ def record(settings: RecordSettings, watch: Watch) -> Recorded:
     """
     tariff = load_tariff(settings.price_book, settings.price_feature) if settings.price_book else UNPRICED
     texts: Texts = {which: load_texts(settings, which) for which in SPLITS if which in settings.splits}
-    with _alone(settings.output):
+    # Two of a kind would take each other's reservations for those of the dead.
+    with alone(settings.output, settings.output.with_name(f".{settings.output.name}.lock")):
         return asyncio.run(_record(settings, texts, tariff, watch))
 
 
@@ -153,25 +154,6 @@ def _account(answers: Path | None, recording: Recording) -> Iterator[sqlite3.Con
         raise ConfigError(f"answers: {answers} cannot be used: {error}; name another file") from None
     with closing(database):
         yield database
-
-
-@contextmanager
-def _alone(output: Path) -> Iterator[None]:
-    """Two of a kind would take each other's reservations for those of the dead."""
-    lock = FileLock(output.with_name(f".{output.name}.lock"), timeout=0)
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout:
-        raise ConfigError(
-            f"output: another process records into {output}; wait for it, or name another"
-        ) from None
-    except OSError as error:
-        raise ConfigError(f"output: cannot be written: {error}; name another file") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @contextmanager

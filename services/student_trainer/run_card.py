@@ -2,14 +2,12 @@
 
 import json
 import uuid
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from filelock import FileLock, Timeout
-
+from student_trainer.alone import alone
 from student_trainer.config import ConfigError, DistillSettings
 from student_trainer.result import write_json
 
@@ -52,9 +50,8 @@ class RunCard:
             return cls(folder, uuid.uuid4().hex, recipe)
         if not settings.resume:
             raise ConfigError(f"output: {folder} holds a run; set resume, or another folder")
-        card = cls(folder, found["id"], found["recipe"])
-        card._refuse_changes(recipe)
-        return card
+        refuse_changes(found["recipe"], recipe)
+        return cls(folder, found["id"], recipe)
 
     def __enter__(self) -> Self:
         return self
@@ -86,37 +83,16 @@ class RunCard:
         if found["rows"] != rows:
             raise ConfigError("data: its rows are not those that this run began with; start a new run")
 
-    def _refuse_changes(self, recipe: dict[str, Any]) -> None:
-        changed = [
-            f"{name}: this run began with {self.recipe.get(name)!r}, not {recipe.get(name)!r}"
-            for name in sorted(self.recipe.keys() | recipe.keys())
-            if self.recipe.get(name) != recipe.get(name)
-        ]
-        if changed:
-            raise ConfigError("\n".join([*changed, "resume with the same settings, or start a new run"]))
 
-
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Makes the folder, and holds it against other processes.
-
-    Raises:
-        ConfigError: another process holds it, or it cannot be written.
-    """
-    lock = FileLock(folder / ".lock", timeout=0)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout:
-        raise ConfigError(
-            f"output: another process works in {folder}; wait for it, or name another"
-        ) from None
-    except OSError as error:
-        raise ConfigError(f"output: cannot be written: {error}; name another folder") from None
-    try:
-        yield
-    finally:
-        lock.release()
+def refuse_changes(began: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raises ConfigError, a line for each setting that is not what it was when the folder was begun."""
+    changed = [
+        f"{name}: what is there began with {began.get(name)!r}, not {now.get(name)!r}"
+        for name in sorted(began.keys() | now.keys())
+        if began.get(name) != now.get(name)
+    ]
+    if changed:
+        raise ConfigError("\n".join([*changed, "go on with the same settings, or name another output"]))
 
 
 def _read(folder: Path) -> dict[str, Any] | None:

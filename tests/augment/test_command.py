@@ -173,9 +173,9 @@ def test_an_interrupted_run_goes_on(
     assert not (broken / "train.jsonl").exists()
     capsys.readouterr()
     for other, says in (
-        (("--times", 5), "times: these rows began with 4, not 5"),
-        (("--seed", 5), "seed: these rows began with 0, not 5"),
-        (("--max-rows", 7), "data: these rows began with"),
+        (("--times", 5), "times: what is there began with 4, not 5"),
+        (("--seed", 5), "seed: what is there began with 0, not 5"),
+        (("--max-rows", 7), "data: what is there began with"),
     ):
         assert says in refused(capsys, data, broken, *flags, *other, "--resume")
     assert "is not empty; set resume" in refused(capsys, data, broken, *flags)

@@ -15,14 +15,16 @@ README = Path(__file__).parents[2] / "README.md"
 
 def tables() -> dict[str, str]:
     """Name of the README's marker -> Markdown table."""
-    from student_trainer.config import BenchSettings, DistillSettings
+    from student_trainer.config import AugmentSettings, BenchSettings, DistillSettings, RecordSettings
+    from student_trainer.data import DataSettings
     from teacher_server.settings import Settings
 
-    grid = set(BenchSettings.model_fields) - set(DistillSettings.model_fields)
     return {
-        "teacher-server": _table(Settings, set(Settings.model_fields)),
-        "student-trainer": _table(DistillSettings, set(DistillSettings.model_fields)),
-        "bench": _table(BenchSettings, grid),
+        "teacher-server": _table(Settings),
+        "student-trainer": _table(DistillSettings),
+        "bench": _table(BenchSettings, beside=DistillSettings),
+        "record": _table(RecordSettings, beside=DataSettings),
+        "augment": _table(AugmentSettings, beside=DataSettings),
     }
 
 
@@ -37,11 +39,12 @@ def written(readme: str) -> str:
     return readme
 
 
-def _table(settings: type[BaseModel], names: set[str]) -> str:
+def _table(settings: type[BaseModel], beside: type[BaseModel] = BaseModel) -> str:
+    """A row a setting, without those that it shares with `beside`."""
     rows = [
         f"| `--{name.replace('_', '-')}` | {_default(field.default)} | {field.description} |"
         for name, field in settings.model_fields.items()
-        if name in names
+        if name not in beside.model_fields
     ]
     return "\n".join(["| setting | default | meaning |", "|---|---|---|", *rows]) + "\n"
 
@@ -49,7 +52,7 @@ def _table(settings: type[BaseModel], names: set[str]) -> str:
 def _default(value: Any) -> str:
     if value is PydanticUndefined:
         return "required"
-    return "" if value is None else f"`{value}`"
+    return "" if value in (None, []) else f"`{value}`"
 
 
 if __name__ == "__main__":

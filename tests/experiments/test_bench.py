@@ -6,12 +6,12 @@ import pytest
 from made_up import FakeRun, made_up
 from rich.console import Console
 
+from student_trainer.alone import alone
 from student_trainer.config import BenchSettings, ConfigError, DistillSettings
 from student_trainer.experiments.bench import bench
 from student_trainer.experiments.progress import estimates
 from student_trainer.experiments.sweep import Cell, Watch
 from student_trainer.result import RunResult
-from student_trainer.run_card import alone
 
 FILES = ("results.jsonl", "recipe.json", "table.md", "curve.svg", "curve.png", "report.html")
 

@@ -89,8 +89,8 @@ def test_a_folder_of_another_run(command, refused, teacher: Path, tmp_path: Path
     assert lines == ["output: run holds a run; set resume, or another folder"]
 
     lines = refused("--resume", "--seed", 3, "--ratio", 0.5, **here)
-    assert lines[0] == "ratio: this run began with 0.25, not 0.5"
-    assert lines[1] == "seed: this run began with 0, not 3"
+    assert lines[0] == "ratio: what is there began with 0.25, not 0.5"
+    assert lines[1] == "seed: what is there began with 0, not 3"
     assert "same settings" in lines[2]
 
     other = save_reordered(teacher, tmp_path / "other", [1, 0, 2])

@@ -9,13 +9,13 @@ from time import perf_counter
 from typing import Any
 
 from student_trainer import data
+from student_trainer.alone import alone
 from student_trainer.augment.rows_file import RowsFile, State, refuse_foreign
 from student_trainer.augment.seen import Seen
 from student_trainer.augment.variants import dice_of, variants
 from student_trainer.augment.words import Proposer
 from student_trainer.config import AugmentSettings
 from student_trainer.data import DataSettings, Rows, TaskData
-from student_trainer.run_card import alone
 from teacher_api.messages import Instance
 
 CHUNK = 256  # rows of the source: what is in memory at a time, and what a kill can cost

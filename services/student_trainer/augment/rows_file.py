@@ -14,6 +14,7 @@ from typing import Any
 
 from student_trainer.config import ConfigError
 from student_trainer.result import write_json
+from student_trainer.run_card import refuse_changes
 from teacher_api.messages import Instance
 
 _CARD = "augment.json"
@@ -54,7 +55,7 @@ class RowsFile:
         self._growing = folder / "train.jsonl.writing"
         if (card := folder / _CARD).exists():
             found = json.loads(card.read_text())
-            _refuse_changes(found["recipe"], recipe)
+            refuse_changes(found["recipe"], recipe)
             self.state = State(**found["state"])
         if not self.finished:
             self._begin()
@@ -101,13 +102,3 @@ def refuse_foreign(folder: Path, resume: bool) -> None:
         raise ConfigError(f"output: {folder} is not empty; set resume to go on there, or another folder")
     if there and _CARD not in there:
         raise ConfigError(f"output: {folder} holds no augmented rows to go on with; name another folder")
-
-
-def _refuse_changes(began: dict[str, Any], now: dict[str, Any]) -> None:
-    changed = [
-        f"{name}: these rows began with {began.get(name)!r}, not {now.get(name)!r}"
-        for name in sorted(began.keys() | now.keys())
-        if began.get(name) != now.get(name)
-    ]
-    if changed:
-        raise ConfigError("\n".join([*changed, "resume with the same settings, or name another output"]))

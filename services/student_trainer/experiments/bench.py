@@ -10,11 +10,11 @@ from pathlib import Path
 
 from rich.console import Console
 
+from student_trainer.alone import alone
 from student_trainer.config import BenchSettings
 from student_trainer.experiments import plots, report, sweep, table
 from student_trainer.experiments.progress import Display
 from student_trainer.experiments.summary import Grid
-from student_trainer.run_card import alone
 
 Check = Callable[[BenchSettings], dict[str, str]]
 

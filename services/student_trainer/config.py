@@ -21,6 +21,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from student_trainer import presets
 from student_trainer.data import DataSettings
 from student_trainer.dynamics.adoption import Adoption
 from student_trainer.dynamics.selection import Rounding, Strategy
@@ -28,6 +29,7 @@ from student_trainer.dynamics.supervision import Supervision
 from student_trainer.dynamics.uncertainty import SCORES
 from student_trainer.errors import UserError
 from student_trainer.losses import Divergence
+from student_trainer.presets import Preset
 from teacher_api.messages import HiddenDType
 
 Metric = Literal["accuracy", "f1", "matthews"]
@@ -106,6 +108,9 @@ class FinetuneSettings(TrainingSettings):
 class DistillSettings(TrainingSettings):
     """`student-trainer distill`: which questions are asked, of whom, at what price, and what is learnt."""
 
+    preset: Preset | None = Field(
+        None, description="paper: as its text says; reference: as its released code does; what is set wins"
+    )
     teacher: Several = Field(
         [],
         description="grpc://, grpcs://, http://, https://, local:FOLDER or recorded:FILE; several: a,b, "
@@ -168,6 +173,12 @@ class DistillSettings(TrainingSettings):
     price_feature: Several = Field(
         ["sentiment"], description="the tariff in the book; one, or one for each teacher"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, given: dict[str, Any]) -> dict[str, Any]:
+        teachers = _listed(given.get("teacher"))
+        return presets.applied(given, len(teachers) if isinstance(teachers, list) else 0)
 
     @property
     def student_decides(self) -> bool:

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from student_trainer.alone import alone
 from student_trainer.config import BenchSettings, ConfigError, DistillSettings
+from student_trainer.errors import UserError
 from student_trainer.experiments.bench import bench
 from student_trainer.experiments.progress import estimates
 from student_trainer.experiments.sweep import Cell, Watch
@@ -46,7 +47,7 @@ def test_nothing_is_run_when_the_check_refuses(small: BenchSettings, run: FakeRu
 
 
 def test_two_grids_do_not_share_a_folder(small: BenchSettings, run: FakeRun) -> None:
-    with alone(small.output), pytest.raises(ConfigError, match="another process works in"):
+    with alone(small.output), pytest.raises(UserError, match="another process works in"):
         bench(small, run, check, Console(file=io.StringIO()))
     assert run.cells == []
 

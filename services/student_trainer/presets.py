@@ -1,0 +1,37 @@
+"""Choices that belong together: a setting that is given wins over its preset.
+
+Everything that a preset does not name has the default, which is the paper's recipe (appendix A, D).
+"""
+
+from typing import Any, Literal
+
+Preset = Literal["paper", "reference"]
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # What the paper's text says.
+    "paper": {
+        "label_loss": "selected",  # eq. 10: forward and backward on the selected only
+        "divergence": "reverse-kl",  # eq. 1 prints KL(student ‖ teacher)
+        "rounding": "nearest",  # N·r
+        "adoption": "soft",  # eq. 6, of each instance
+        "layer_map": "skip",  # §3.3.2: {2, 4, 6, 8, 10}
+        "pooling": "cls",  # eq. 12
+    },
+    # What the released code does, but for its faults (positions that a padded token takes, two KD terms
+    # where hard adoption asks one teacher, a selection that may be empty).
+    "reference": {
+        "label_loss": "all",
+        "divergence": "kl",  # KL(teacher ‖ student)·τ²
+        "rounding": "floor",
+        "score_dropout": True,  # it scores by the forward that carries the gradient
+        "adoption": "soft-batch",  # eq. 6 of the batch's mean
+        "layer_map": "skip",
+        "pooling": "mean",  # it compares all tokens, padding included; their mean is the nearest
+    },
+}
+
+
+def applied(given: dict[str, Any], teachers: int) -> dict[str, Any]:
+    """The preset's choices under what is given; of adoption only where there is a choice of teachers."""
+    chosen = PRESETS.get(str(given.get("preset")), {})
+    return {name: value for name, value in chosen.items() if name != "adoption" or teachers > 1} | given

@@ -1,0 +1,38 @@
+"""Presets: what each stands for, that a setting wins over it, and that it is refused by name."""
+
+import pytest
+
+from student_trainer.config import ConfigError, DistillSettings, parse
+
+NEEDED = ["--data", "d", "--output", "o", "--student", "s"]
+TWO = ["--teacher", "local:a,local:b"]
+
+
+def settings(*flags: str) -> DistillSettings:
+    return parse(DistillSettings, [*NEEDED, *flags], "distill")
+
+
+def test_the_released_code() -> None:
+    chosen = settings("--preset", "reference", *TWO)
+    assert (chosen.rounding, chosen.score_dropout, chosen.label_loss) == ("floor", True, "all")
+    assert (chosen.adoption, chosen.divergence) == ("soft-batch", "kl")
+
+
+def test_the_papers_text() -> None:
+    chosen = settings("--preset", "paper", *TWO)
+    assert (chosen.rounding, chosen.score_dropout, chosen.label_loss) == ("nearest", False, "selected")
+    assert (chosen.adoption, chosen.divergence) == ("soft", "reverse-kl")
+
+
+def test_one_teacher_is_not_chosen_among() -> None:
+    assert settings("--preset", "paper", "--teacher", "local:a").adoption == "single"
+
+
+def test_what_is_set_wins() -> None:
+    chosen = settings("--preset", "reference", "--rounding", "nearest", "--adoption", "hard", *TWO)
+    assert (chosen.rounding, chosen.adoption, chosen.score_dropout) == ("nearest", "hard", True)
+
+
+def test_no_such_preset() -> None:
+    with pytest.raises(ConfigError, match=r"preset: .*'paper' or 'reference'.*'ours'"):
+        settings("--preset", "ours")

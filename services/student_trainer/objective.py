@@ -1,5 +1,6 @@
 """What one batch teaches: eq. 3, 4 and 11-13 over the rows with labels and the rows with answers."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 
 from student_trainer.config import DistillSettings
-from student_trainer.dynamics.supervision import supervise
+from student_trainer.dynamics.supervision import Weights, supervise
 from student_trainer.dynamics.uncertainty import entropy
 from student_trainer.layers import Projection
 from student_trainer.losses import adopted_loss, combine, label_loss, patient_loss
@@ -109,15 +110,20 @@ def objective(
     )
     if settings.supervision == "none":
         return combine(gold, distance, settings.kd_weight)
-    weights = supervise(
-        entropy(ours.logits),
-        ours.logits.shape[-1],
-        settings.supervision,
-        settings.kd_weight,
-        settings.patient_weight,
-    )
     patient = _patient(ours.states, lessons, matches, projections)
-    return combine(gold, distance, settings.kd_weight, weights, patient)
+    return combine(gold, distance, settings.kd_weight, _weights(ours, settings), patient)
+
+
+def kl_weight(student: Predictions, places: Sequence[int], settings: DistillSettings) -> float:
+    """Mean λ_KL over the rows that the lessons are about (Figure 6); NaN without lessons or supervision."""
+    if settings.supervision == "none" or not places:
+        return math.nan
+    return _weights(student[places], settings).distillation.mean().item()
+
+
+def _weights(ours: Predictions, settings: DistillSettings) -> Weights:
+    doubt, classes = entropy(ours.logits), ours.logits.shape[-1]
+    return supervise(doubt, classes, settings.supervision, settings.kd_weight, settings.patient_weight)
 
 
 def _patient(

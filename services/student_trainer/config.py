@@ -52,6 +52,26 @@ def _listed(value: object) -> object:
 Several = Annotated[list[str], NoDecode, BeforeValidator(_listed)]
 
 
+def _named(value: object) -> object:
+    """`name=what,name=what` of a flag."""
+    if not isinstance(value, str):
+        return value
+    pairs = [part.partition("=") for part in value.split(",") if part]
+    if not all(equals for _, equals, _ in pairs):
+        raise ValueError("write NAME=VALUE, several with commas between them")
+    return {name.strip(): what for name, _, what in pairs}
+
+
+Named = Annotated[dict[str, str], NoDecode, BeforeValidator(_named)]
+
+
+def _numbers(value: object) -> object:
+    return str(value).strip("[]").split(",") if isinstance(value, str | int) else value
+
+
+Numbers = Annotated[list[Annotated[int, Field(ge=0)]] | None, NoDecode, BeforeValidator(_numbers)]
+
+
 class ConfigError(UserError):
     """One or more settings cannot be used; the text has a line for each."""
 
@@ -244,6 +264,44 @@ class BenchSettings(DistillSettings):
         return self
 
 
+class SuiteSettings(DistillSettings):
+    """`student-trainer bench --suite NAME`: a table or a figure of the paper, on your models and data.
+
+    A setting of distill that is given here holds for every row that does not set it itself.
+    """
+
+    suite: str = Field(description="what is run again, such as table1; or the path of a suite of your own")
+    teachers: Named = Field(
+        {}, description="small=URL,large=URL, the names that the suite uses; {data} in it is the data set's"
+    )
+    data_sets: Named = Field(
+        {}, description="sst5=FOLDER,mrpc=FOLDER or hub names; what the suite has beside these is left out"
+    )
+    seeds: Numbers = Field(None, description="repetitions of each row; default: the suite's")
+    rows: Several = Field([], description="only these rows of the suite; default: all")
+    results: Path | None = Field(
+        None, description="results to go on with and to add to; default: results.jsonl in the output folder"
+    )
+    keep_models: bool = Field(False, description="keep each run's student; a report needs none of them")
+    dry_run: bool = Field(False, description="only say what would be run, asked and paid at most")
+    data: str = Field("", description="not here: a suite has `data_sets`")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        """In place of a single run's rules: those hold for each row, once it has its teachers."""
+        if self.data:
+            raise ValueError("data: a suite has several; set data_sets, as sst5=FOLDER,mrpc=FOLDER")
+        if self.teacher:
+            raise ValueError("teacher: the suite's rows name theirs; set teachers, as small=URL,large=URL")
+        if not self.data_sets:
+            raise ValueError("data_sets: name one at least, as sst5=FOLDER")
+        return self
+
+    @model_validator(mode="after")
+    def _teachers_fit_together(self) -> Self:
+        return self
+
+
 class AugmentSettings(DataSettings, Settings):
     """`student-trainer augment`: variants of the training rows, as TinyBERT makes them (§3.2)."""
 
@@ -354,12 +412,23 @@ def parse(kind: type[AnySettings], arguments: list[str], command: str) -> AnySet
         ConfigError: naming every field that cannot be used, its value and the remedy.
     """
     file, flags = _take_config(arguments)
+    # cli_exit_on_error stays on for --help and malformed flags: argparse's own words are best there.
+    source: CliSettingsSource[Any] = CliSettingsSource(
+        kind, cli_prog_name=f"student-trainer {command}", cli_parse_args=flags
+    )
+    return made(kind, _read(file) | dict(source()))
+
+
+def names_suite(arguments: list[str]) -> bool:
+    """Whether `bench` is to run a suite: by its flag, or by the file of `--config`."""
+    file, flags = _take_config(arguments)
+    return "suite" in _read(file) or any(flag.partition("=")[0] == "--suite" for flag in flags)
+
+
+def made(kind: type[AnySettings], values: dict[str, Any]) -> AnySettings:
+    """Raises ConfigError, with a line for each value that cannot be used."""
     try:
-        # cli_exit_on_error stays on for --help and malformed flags: argparse's own words are best there.
-        source: CliSettingsSource[Any] = CliSettingsSource(
-            kind, cli_prog_name=f"student-trainer {command}", cli_parse_args=flags
-        )
-        return kind(**_read(file) | dict(source()))
+        return kind(**values)
     except ValidationError as error:
         raise ConfigError("\n".join(_mistake(one, kind) for one in error.errors())) from None
 

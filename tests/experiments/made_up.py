@@ -3,8 +3,8 @@
 from typing import Any
 
 from student_trainer.config import DistillSettings
-from student_trainer.experiments.sweep import Cell, Watch
-from student_trainer.loop import Step
+from student_trainer.experiments.sweep import Cell
+from student_trainer.loop import Step, Watch
 from student_trainer.result import Money, Questions, RunResult
 
 ROWS, EPOCHS = 1_000, 2

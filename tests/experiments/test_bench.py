@@ -1,6 +1,7 @@
 """The whole command with made-up runs: checked first, reported after every cell, gone on with."""
 
 import io
+from dataclasses import replace
 
 import pytest
 from made_up import FakeRun, made_up
@@ -11,10 +12,11 @@ from student_trainer.config import BenchSettings, ConfigError, DistillSettings
 from student_trainer.errors import UserError
 from student_trainer.experiments.bench import bench
 from student_trainer.experiments.progress import estimates
-from student_trainer.experiments.sweep import Cell, Watch
+from student_trainer.experiments.grid import plan
+from student_trainer.loop import Watch
 from student_trainer.result import RunResult
 
-FILES = ("results.jsonl", "recipe.json", "table.md", "curve.svg", "curve.png", "report.html")
+FILES = ("results.jsonl", "table.md", "curve.svg", "curve.png", "report.html")
 
 
 @pytest.fixture
@@ -68,9 +70,18 @@ def test_an_interrupted_grid_has_a_report_and_goes_on(small: BenchSettings, run:
     assert "4 of 4 runs" in (small.output / "report.html").read_text()
 
 
-def test_the_time_left_is_judged_by_cells_of_the_nearest_ratios() -> None:
-    finished = [made_up("random", 0.1, 0, seconds=10.0), made_up("entropy", 0.1, 0, seconds=20.0)]
-    finished.append(made_up("all", 1, 0, seconds=105.0))
-    cells = [Cell("lc", 0.1, 1), Cell("lc", 0.55, 1), Cell("all", 1, 1)]
-    assert estimates(cells, finished) == pytest.approx([15, 60, 105])
-    assert estimates(cells, []) == [0, 0, 0]
+def test_the_time_left_is_judged_by_cells_of_the_nearest_ratios(settings: BenchSettings) -> None:
+    finished = [("", made_up("random", 0.1, 0, seconds=10.0)), ("", made_up("entropy", 0.1, 0, seconds=20.0))]
+    finished.append(("", made_up("all", 1, 0, seconds=105.0)))
+    wide = settings.model_copy(update={"ratios": [0.1, 0.55], "seeds": [1]})
+    cells = {cell.name: cell for cell in plan(wide)}
+    waiting = [cells["entropy-0.1-1"], cells["entropy-0.55-1"], cells["all-1-1"]]
+    assert estimates(waiting, finished) == pytest.approx([15, 60, 105])
+    assert estimates(waiting, []) == [0, 0, 0]
+
+
+def test_the_time_left_is_judged_by_cells_of_the_same_group(settings: BenchSettings) -> None:
+    cell = replace(plan(settings)[1], group="mrpc")
+    finished = [("sst5", made_up("random", 0.1, 0, seconds=10.0))]
+    assert estimates([cell], finished) == [10]
+    assert estimates([cell], [*finished, ("mrpc", made_up("random", 0.1, 0, seconds=90.0))]) == [90]

@@ -8,17 +8,10 @@ import pytest
 from made_up import FakeRun, Nobody, made_up
 
 from student_trainer.config import BenchSettings, ConfigError, DistillSettings
-from student_trainer.experiments.results import Results
-from student_trainer.experiments.sweep import (
-    Cell,
-    Run,
-    Watch,
-    open_results,
-    plan,
-    recipe_of,
-    settings_of,
-    sweep,
-)
+from student_trainer.experiments.grid import open_results, plan, recipe_of
+from student_trainer.experiments.results import Results, differences
+from student_trainer.experiments.sweep import Run, sweep
+from student_trainer.loop import Watch
 from student_trainer.result import RunResult
 
 NAMES = [
@@ -27,11 +20,19 @@ NAMES = [
 ]
 
 
+def recipe(_: str) -> dict[str, str]:
+    return {"rows": "digest"}
+
+
 def go(settings: BenchSettings, run: Run, fingerprint: str = "teacher") -> Results:
     results = open_results(settings, recipe_of(settings, {"teacher": fingerprint}))
-    for _ in sweep(settings, run, results, Nobody()):
+    for _ in sweep(plan(settings), run, results, Nobody(), settings.keep_models):
         pass
     return results
+
+
+def cell_settings(name: str, settings: BenchSettings) -> DistillSettings:
+    return next(cell.settings for cell in plan(settings) if cell.name == name)
 
 
 def rows(settings: BenchSettings) -> list[str]:
@@ -50,7 +51,7 @@ def test_what_is_named_twice_runs_once(settings: BenchSettings) -> None:
 
 
 def test_a_cell_has_its_own_folder_and_the_answers_of_all(settings: BenchSettings) -> None:
-    cell = settings_of(Cell("entropy", 0.3, 1), settings)
+    cell = cell_settings("entropy-0.3-1", settings)
     assert type(cell) is DistillSettings
     assert (cell.strategy, cell.ratio, cell.seed) == ("entropy", 0.3, 1)
     assert cell.output == settings.output / "cells" / "entropy-0.3-1"
@@ -58,13 +59,13 @@ def test_a_cell_has_its_own_folder_and_the_answers_of_all(settings: BenchSetting
 
 
 def test_the_teacher_is_checked_once(settings: BenchSettings) -> None:
-    checked = {cell.name: settings_of(cell, settings).check_rows for cell in plan(settings)}
+    checked = {cell.name: cell.settings.check_rows for cell in plan(settings)}
     assert {name for name, rows in checked.items() if rows} == {"random-0.1-0"}
     assert checked["random-0.1-0"] == settings.check_rows
 
 
 def test_no_kd_has_neither_teacher_nor_budget(settings: BenchSettings) -> None:
-    cell = settings_of(Cell("none", 0, 0), settings.model_copy(update={"budget_queries": 5}))
+    cell = cell_settings("none-0-0", settings.model_copy(update={"budget_queries": 5}))
     assert (cell.teacher, cell.budget_queries) == ([], None)
 
 
@@ -72,7 +73,7 @@ def test_rows_are_results_with_their_cell_and_recipe(settings: BenchSettings, ru
     go(settings, run)
     read = [json.loads(row) for row in rows(settings)]
     assert [row.pop("cell") for row in read] == NAMES == run.cells
-    assert len({row.pop("recipe") for row in read}) == 1
+    assert len({json.dumps(row.pop("recipe")) for row in read}) == 1
     assert RunResult.from_dict(read[2]) == made_up("entropy", 0.1, 0)
 
 
@@ -141,9 +142,9 @@ def test_a_torn_last_line_is_dropped_wherever_it_was_torn(settings: BenchSetting
 def test_a_row_is_whole_when_it_is_forced_to_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, forced = tmp_path / "results.jsonl", []
     monkeypatch.setattr("os.fsync", lambda handle: forced.append(os.fstat(handle).st_size))
-    Results(path, "r").add("all-1-0", made_up("all", 1, 0))
+    Results(path, recipe).add("all-1-0", made_up("all", 1, 0))
     assert forced == [path.stat().st_size]
-    assert Results(path, "r").all() == [made_up("all", 1, 0)]
+    assert Results(path, recipe).all() == [made_up("all", 1, 0)]
 
 
 def test_a_line_that_is_no_result_is_named(settings: BenchSettings, run: FakeRun) -> None:
@@ -182,3 +183,15 @@ def test_another_teacher_is_another_recipe_but_another_address_is_not(
     assert run.cells == NAMES
     with pytest.raises(ConfigError, match="teacher: it was 'teacher', now 'retrained'"):
         go(settings, run, "retrained")
+
+
+def test_a_setting_that_came_later_had_its_default() -> None:
+    before, now = {"epochs": 3.0, "gone": 1}, {"epochs": 3.0, "temperature": 1.0, "ratio": 0.5}
+    assert differences(before, now) == ["gone: it was 1, now None", "ratio: it was 0.1, now 0.5"]
+
+
+def test_full_kd_chooses_nothing_and_no_kd_has_nothing_of_a_teacher(settings: BenchSettings) -> None:
+    pooled = BenchSettings(**settings.model_dump() | {"pool": 64, "adoption": "single"})
+    assert cell_settings("all-1-0", pooled).pool is None
+    assert cell_settings("none-0-0", pooled).pool is None
+    assert cell_settings("entropy-0.1-0", pooled).pool == 64

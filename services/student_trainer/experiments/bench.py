@@ -12,14 +12,16 @@ from rich.console import Console
 
 from student_trainer.alone import alone
 from student_trainer.config import BenchSettings
-from student_trainer.experiments import plots, report, sweep, table
+from student_trainer.experiments import grid as plain
+from student_trainer.experiments import plots, report, table
 from student_trainer.experiments.progress import Display
 from student_trainer.experiments.summary import Grid
+from student_trainer.experiments.sweep import Run, sweep
 
 Check = Callable[[BenchSettings], dict[str, str]]
 
 
-def bench(settings: BenchSettings, run: sweep.Run, check: Check, console: Console | None = None) -> None:
+def bench(settings: BenchSettings, run: Run, check: Check, console: Console | None = None) -> None:
     """Runs what is missing of the grid, reports, and prints the table.
 
     Args:
@@ -32,13 +34,13 @@ def bench(settings: BenchSettings, run: sweep.Run, check: Check, console: Consol
     Raises:
         ConfigError: the output folder holds results of another recipe, or another process is at it.
     """
-    recipe = sweep.recipe_of(settings, check(settings))
-    cells = sweep.plan(settings)
+    recipe = plain.recipe_of(settings, check(settings))
+    cells = plain.plan(settings)
     about = report.About(settings.data, recipe, len(cells), date.today())
     with alone(settings.output):
-        results = sweep.open_results(settings, recipe)
+        results = plain.open_results(settings, recipe)
         with Display(cells, results, console or Console(stderr=True)) as display:
-            for _ in sweep.sweep(settings, run, results, display):
+            for _ in sweep(cells, run, results, display, settings.keep_models):
                 publish(Grid.of(results.all()), settings.output, about)
     grid = Grid.of(results.all())
     publish(grid, settings.output, about)

@@ -25,6 +25,7 @@ class Display:
     """
 
     def __init__(self, cells: list[Cell], results: Results, console: Console) -> None:
+        self._cells = cells
         self._waiting = [cell for cell in cells if cell.name not in results]
         self._results = results
         self._bars = Progress(
@@ -64,15 +65,29 @@ class Display:
         self._bars.update(self._cell, visible=False)
 
     def _say_left(self, of_this_cell: float) -> None:
-        current, *others = estimates(self._waiting, self._results.all())
+        current, *others = estimates(self._waiting, self._finished())
         left = current * of_this_cell + sum(others)
         self._bars.update(self._grid, note=f"about {duration(left)} left" if left else "")
 
+    def _finished(self) -> list[tuple[str, RunResult]]:
+        found = ((cell.group, self._results.get(cell.name)) for cell in self._cells)
+        return [(group, result) for group, result in found if result is not None]
 
-def estimates(cells: list[Cell], finished: list[RunResult]) -> list[float]:
-    """Seconds that each cell will take, judged by finished ones of the nearest ratios; 0 if there is none."""
+
+def estimates(cells: list[Cell], finished: list[tuple[str, RunResult]]) -> list[float]:
+    """Seconds that each cell will take, judged by finished ones, behind their groups: of its own group
+    where there are any, of the nearest ratios; 0 if there is none."""
+    return [_estimate(cell.ratio, _of_group(cell.group, finished)) for cell in cells]
+
+
+def _of_group(group: str, finished: list[tuple[str, RunResult]]) -> list[RunResult]:
+    own = [result for its_group, result in finished if its_group == group]
+    return own or [result for _, result in finished]
+
+
+def _estimate(ratio: float, finished: list[RunResult]) -> float:
     if not finished:
-        return [0.0] * len(cells)
+        return 0.0
     ratios = sorted({result.ratio for result in finished})
-    seconds = [mean(result.seconds for result in finished if result.ratio == ratio) for ratio in ratios]
-    return [float(np.interp(cell.ratio, ratios, seconds)) for cell in cells]
+    seconds = [mean(result.seconds for result in finished if result.ratio == one) for one in ratios]
+    return float(np.interp(ratio, ratios, seconds))

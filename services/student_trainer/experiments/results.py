@@ -2,13 +2,17 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from student_trainer.config import ConfigError
+from pydantic_core import PydanticUndefined
+
+from student_trainer.config import ConfigError, DistillSettings
 from student_trainer.result import RunResult
+
+Recipe = Mapping[str, Any]  # all that changes a cell's outcome, as plain JSON values
 
 
 class Results:
@@ -19,15 +23,15 @@ class Results:
 
     Args:
         path: the file; made with its folder when the first cell ends.
-        recipe: digest of the settings that the rows must have in common.
+        recipe_of: the recipe that a cell of this name must have; None: it is not looked at.
 
     Raises:
-        ConfigError: a line cannot be read, or has another recipe.
+        ConfigError: a line cannot be read, or has another recipe; says what differs.
     """
 
-    def __init__(self, path: Path, recipe: str) -> None:
+    def __init__(self, path: Path, recipe_of: Callable[[str], Recipe | None]) -> None:
         self._path = path
-        self._recipe = recipe
+        self._recipe_of = recipe_of
         self._rows = dict(self._read())
 
     def __contains__(self, cell: str) -> bool:
@@ -39,11 +43,14 @@ class Results:
     def all(self) -> list[RunResult]:
         return list(self._rows.values())
 
+    def get(self, cell: str) -> RunResult | None:
+        return self._rows.get(cell)
+
     def add(self, cell: str, result: RunResult) -> None:
         """Keeps a cell's result: it has reached the disk when this returns."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a") as file:
-            file.write(json.dumps({"cell": cell, "recipe": self._recipe} | asdict(result)) + "\n")
+            file.write(json.dumps({"cell": cell, "recipe": self._recipe_of(cell)} | asdict(result)) + "\n")
             file.flush()
             os.fsync(file.fileno())
         self._rows[cell] = result
@@ -61,13 +68,31 @@ class Results:
     def _parse(self, line: bytes, place: str) -> tuple[str, RunResult]:
         try:
             row: dict[str, Any] = json.loads(line)
-            cell, recipe = row.pop("cell"), row.pop("recipe")
+            cell, recipe = row.pop("cell"), dict(row.pop("recipe"))
             result = RunResult.from_dict(row)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(f"output: {place} is not a result: {error!r}; remove that line") from None
-        if recipe != self._recipe:
-            raise ConfigError(
-                f"output: {place} was made with another recipe (data, student, teacher or settings); "
-                "name another output folder, or remove this one"
+        wanted = self._recipe_of(cell)
+        if wanted is not None and (changes := differences(recipe, wanted)):
+            refusal = (
+                f"output: {place} ({cell}) was made with another recipe; name another output folder, or "
+                "take what is there away"
             )
+            raise ConfigError("\n".join([refusal, *changes]))
         return cell, result
+
+
+def differences(before: Recipe, now: Recipe) -> list[str]:
+    """A line for each value that is not what it was. A setting younger than the result had its default."""
+    found = []
+    for name in sorted(before.keys() | now.keys()):
+        was, is_now = (recipe.get(name, _default(name)) for recipe in (before, now))
+        if was != is_now:
+            found.append(f"{name}: it was {was!r}, now {is_now!r}")
+    return found
+
+
+def _default(name: str) -> Any:
+    field = DistillSettings.model_fields.get(name)
+    default = None if field is None else field.get_default()
+    return None if default is PydanticUndefined else default

@@ -75,6 +75,8 @@ def compute(
         flops.forward(ours, lengths) / n / GIGA, flops.backward(ours, lengths) / n / GIGA, asked / n / GIGA
     )
     r = 1.0 if settings.strategy == "all" else settings.ratio
+    if settings.pool:
+        r /= settings.epochs  # of the instances seen: the ratio is of the rows
     columns = {
         "full": cost.full(),
         "eq10": cost.eq10(r),
@@ -83,6 +85,8 @@ def compute(
         "two_pass": cost.two_pass(r),
         "random": cost.random(r),
     }
+    if settings.pool:
+        columns["in_rounds"] = cost.in_rounds(r, _scored(settings, len(train)))
     return scheme(settings, labelled=train.labels is not None), columns
 
 
@@ -90,10 +94,18 @@ def scheme(settings: DistillSettings, *, labelled: bool) -> str:
     """Which formula counts what this run computes."""
     if settings.strategy == "all":
         return "full"
+    if settings.pool:
+        return "in_rounds"
     scored = settings.student_decides
     if labelled and settings.label_loss == "all":
         return "two_pass_on_all" if scored else "backward_on_all"
     return "two_pass" if scored else "random"
+
+
+def _scored(settings: DistillSettings, rows: int) -> float:
+    """Passes of rounds over their pools, for each instance seen."""
+    looks = settings.student_decides or settings.warm_start == "coverage"
+    return looks * settings.rounds * min(settings.pool or 0, rows) / (rows * settings.epochs)
 
 
 def _teacher_forward(teacher: Description, lengths: Sequence[int]) -> int:

@@ -154,6 +154,22 @@ class DistillSettings(TrainingSettings):
     )
     strategy: Strategy = Field("entropy", description="which instances of a batch are asked about (§3.2)")
     ratio: float = Field(0.1, gt=0, le=1, description="share of a batch that is asked about: the r of §3.2")
+    replay: bool = Field(
+        False, description="learn again from the run's own answers when their rows come up: it costs no query"
+    )
+    pool: int | None = Field(
+        None,
+        ge=1,
+        description="choose in rounds among so many rows without an answer, drawn anew each time, instead of "
+        "within each batch; ratio is then the share of all rows, and replay is on",
+    )
+    rounds: int = Field(10, ge=1, description="with pool: over the first epoch")
+    warm_start: Literal["none", "random", "coverage"] = Field(
+        "none",
+        description="how the first questions are chosen, before doubt means anything; coverage, with pool, "
+        "takes the rows nearest to the centres of the encoder's vectors (k-means)",
+    )
+    warm_share: float = Field(0.2, gt=0, lt=1, description="of the steps, or the rounds, with a warm start")
     rounding: Rounding = Field("nearest", description="of N·r; `floor` is the released code's choice")
     score_dropout: bool = Field(False, description="leave dropout on in the pass that scores doubt")
     label_loss: Literal["selected", "all"] = Field(
@@ -201,9 +217,14 @@ class DistillSettings(TrainingSettings):
         return presets.applied(given, len(teachers) if isinstance(teachers, list) else 0)
 
     @property
+    def adopts_by_doubt(self) -> bool:
+        """Whether who is asked depends on the student's doubt."""
+        return self.adoption in ("hard", "soft", "soft-batch")
+
+    @property
     def student_decides(self) -> bool:
         """Whether what is asked, or of whom, depends on the student's doubt."""
-        return self.strategy in SCORES or self.adoption in ("hard", "soft", "soft-batch")
+        return self.strategy in SCORES or self.adopts_by_doubt
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -213,6 +234,16 @@ class DistillSettings(TrainingSettings):
             raise ValueError("budget_usd: dollars need a tariff; set price_book, or use budget_queries")
         if not self.teacher and (self.budget_queries or self.budget_usd):
             raise ValueError("teacher: a budget without a teacher buys nothing; set teacher, or drop it")
+        return self
+
+    @model_validator(mode="after")
+    def _rounds_fit_together(self) -> Self:
+        if self.pool is not None:
+            self.replay = True
+            if self.strategy == "all":
+                raise ValueError("pool: there is nothing to choose with strategy all; choose another")
+        elif self.warm_start == "coverage":
+            raise ValueError("warm_start: coverage looks at more than a batch; set pool, or choose random")
         return self
 
     @model_validator(mode="after")

@@ -14,6 +14,7 @@ from transformers import (
 
 from student_trainer.config import TrainingSettings
 from student_trainer.data import collate
+from student_trainer.evaluate import predict
 from student_trainer.layers import Projection
 from student_trainer.objective import Predictions
 from teacher_api.messages import Instance, Pooling
@@ -65,6 +66,26 @@ class Learner:
         self.model.train(dropout)
         logits: Tensor = self.model(**self._collate(instances)).logits
         return logits
+
+    def survey(self, instances: Sequence[Instance]) -> Tensor:
+        """Predictions about any number of instances, to measure doubt by: [n, C] on the CPU."""
+        settings, device = self.settings, self.accelerator.device
+        return predict(
+            self.model, self.tokenizer, instances, settings.max_length, settings.batch_size, device
+        )
+
+    @torch.inference_mode()
+    def vectors(self, instances: Sequence[Instance]) -> Tensor:
+        """The mean of each instance's last hidden states: [n, h] on the CPU."""
+        self.model.eval()
+        size = self.settings.batch_size
+        parts = [instances[start : start + size] for start in range(0, len(instances), size)]
+        found = []
+        for part in parts:
+            batch = self._collate(part)
+            states = self.model(**batch, output_hidden_states=True).hidden_states[-1]
+            found.append(_pooled(states, batch, "mean").float().cpu())
+        return torch.cat(found)
 
     def update(self, loss: Tensor | None) -> None:
         """One step down the loss. Without a loss (nothing answered, nothing labelled) only time passes."""

@@ -12,9 +12,11 @@ from student_trainer.config import DistillSettings, FinetuneSettings
 from student_trainer.data import TaskData
 from student_trainer.evaluate import evaluate
 from student_trainer.learner import Learner
-from student_trainer.loop import Schedule, Step, Watch, distil
+from student_trainer.loop import Step, Watch, distil
+from student_trainer.memory import Memory
 from student_trainer.result import RunResult
 from student_trainer.run_card import RunCard
+from student_trainer.schedule import Schedule
 from student_trainer.teacher_side import TeacherSide, fingerprints_of, open_teachers, tariffs_of
 
 EVALUATION_BATCH = 64
@@ -52,7 +54,7 @@ def _run(settings: DistillSettings, card: RunCard, watch: Watch | None) -> RunRe
     model, tokenizer = student.load(
         settings.student, task.label_names, settings.student_layers, settings.seed
     )
-    schedule = Schedule(len(task.train), settings.batch_size, settings.epochs, settings.seed)
+    schedule = Schedule.of(task.train, settings)
     with open_teachers(settings, task, model.config.num_hidden_layers, card) as teachers:
         projections = teachers.projections(model.config, settings.seed)
         learner = Learner(model, tokenizer, settings, schedule.total, projections)
@@ -106,11 +108,14 @@ def _train(
     """The loop, with what is done beside it: checkpoints, scalars, progress."""
     found = checkpoint.latest(settings.output)
     spell = Spell(start := checkpoint.step_of(found))
+    memory = Memory(len(task.train), len(teachers.matches))
+    learner.accelerator.register_for_checkpointing(memory)
     began = perf_counter()
     with SummaryWriter(settings.output / "scalars", purge_step=start) as scalars:
         if found:
             checkpoint.restore(learner.accelerator, found)  # last: it sets the random state of the step
-        for step in distil(learner, task.train, teachers.asks, settings, teachers.matches, start):
+        steps = distil(learner, task.train, teachers.asks, settings, teachers.matches, memory, start)
+        for step in steps:
             spell.next_step, spell.waited = step.number + 1, spell.waited + step.waited
             _write(scalars, step)
             if spell.next_step % settings.checkpoint_steps == 0:

@@ -17,8 +17,8 @@ from student_trainer.costs.ledger import Ledger
 from student_trainer.costs.prices import UNPRICED, Tariff, load_tariff
 from student_trainer.data import TaskData
 from student_trainer.layers import Projection, pairs
-from student_trainer.loop import Asks, NoTeacher
 from student_trainer.objective import Match
+from student_trainer.questions import Asks, NoTeacher
 from student_trainer.run_card import RunCard
 from student_trainer.teachers.asker import Asker
 from student_trainer.teachers.asking import Asking

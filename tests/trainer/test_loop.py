@@ -15,19 +15,12 @@ from student_trainer import student as students
 from student_trainer.config import DistillSettings
 from student_trainer.data import Rows
 from student_trainer.learner import Learner
-from student_trainer.loop import (
-    Batch,
-    NoTeacher,
-    Question,
-    Schedule,
-    choose,
-    distil,
-    learn,
-    learnt,
-    one_ahead,
-    take,
-)
+from student_trainer.loop import Step, distil, learnt
+from student_trainer.loop import learn as learn_with
+from student_trainer.memory import Memory
 from student_trainer.objective import Match
+from student_trainer.questions import NoTeacher, Question, choose, one_ahead
+from student_trainer.schedule import Batch, Schedule, take
 from teacher_api.messages import Answer, Instance, Outputs
 
 MADE = rows(12, "loop")
@@ -67,6 +60,13 @@ def answered(logits: Sequence[Sequence[float] | None]) -> Future[list[Answer | N
 def question(step: int, batch: Batch, asked: list[int], told: Sequence[Sequence[float] | None]) -> Question:
     """To the one teacher."""
     return Question(step, batch, asked, torch.ones(len(asked), 1), [answered(told)])
+
+
+def learn(
+    learner: Learner, about: Question, settings: DistillSettings, matches: Sequence[Match]
+) -> Step | None:
+    """Without anything to remember."""
+    return learn_with(learner, about, NoTeacher(), settings, matches, Memory(len(TASK), len(matches)))
 
 
 def weights(learner: Learner) -> torch.Tensor:
@@ -189,17 +189,16 @@ def test_the_most_doubtful_are_asked_about(student: Path) -> None:
     learner = learner_of(student, settings)
     batch = take(TASK, list(range(8)))
     sure = learner.scores(batch.instances, dropout=False).softmax(-1).amax(-1)
-    assert choose(batch, 0, learner, settings)[0] == sure.argsort()[:4].tolist()
-    assert choose(batch, 0, learner, settings_of(strategy="all"))[0] == list(range(8))
-    random = settings_of(strategy="random", ratio=0.5)
-    chosen = [choose(batch, step, learner, random)[0] for step in (0, 0, 1)]
+    assert choose(batch, 0, learner, settings, "lc")[0] == sure.argsort()[:4].tolist()
+    assert choose(batch, 0, learner, settings, "all")[0] == list(range(8))
+    chosen = [choose(batch, step, learner, settings, "random")[0] for step in (0, 0, 1)]
     assert chosen[0] == chosen[1] != chosen[2]
 
 
 def test_a_loop_without_a_teacher_and_one_that_begins_in_the_middle(student: Path) -> None:
     settings = settings_of(teacher=None, batch_size=4, epochs=2)
     learner = learner_of(student, settings)
-    steps = list(distil(learner, TASK, NoTeacher(), settings, SAME, start=2))
+    steps = list(distil(learner, TASK, NoTeacher(), settings, SAME, Memory(len(TASK), 1), start=2))
     assert [step.number for step in steps] == [2, 3, 4, 5]
     assert all((step.seen, step.answered) == (4, 0) for step in steps)
 
@@ -218,7 +217,6 @@ def test_label_loss_on_all_learns_from_the_asked_alone_where_no_row_has_a_label(
     labels: list[int], learnt_from: int
 ) -> None:
     batch = Batch([5, 6, 7, 8], [Instance(str(i)) for i in range(4)], torch.tensor(labels))
-    about = question(0, batch, [3, 1], [None, None])
-    rows, positions = learnt(about, settings_of(label_loss="all"))
+    rows, positions = learnt(batch, [3, 1], settings_of(label_loss="all"))
     assert len(rows.rows) == learnt_from
     assert [rows.rows[place] for place in positions] == [8, 6]

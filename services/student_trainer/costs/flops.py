@@ -76,6 +76,11 @@ class PerInstance:
         """F_s + r(F_s + B_s + F_t): a score pass without gradient, then the asked."""
         return self.student_forward + r * self.full()
 
+    def in_rounds(self, r: float, scored: float) -> float:
+        """(1 + scored)·F_s + B_s + r·F_t: labels, or answers kept, on all; `scored` passes an instance seen
+        over what might be asked about."""
+        return scored * self.student_forward + self.backward_on_all(r)
+
     def random(self, r: float) -> float:
         """r(F_s + B_s + F_t): no score pass."""
         return r * self.full()

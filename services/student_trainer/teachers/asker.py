@@ -104,6 +104,12 @@ class Asker:
         await self._share(ask, shared)
         return [ask.answers[key] for key in keys]
 
+    def kept(self, instances: Sequence[Instance]) -> list[Answer | None]:
+        """What was answered before, in any run; it is no question, so the account does not change."""
+        keys = [self._keys.of(instance) for instance in instances]
+        found = self._store.get_many(dict.fromkeys(keys))
+        return [Answer(found[key], cached=True) if key in found else None for key in keys]
+
     def _look_up(self, ask: _Ask) -> None:
         """What was answered before, in any run."""
         kept = self._store.get_many(ask.questions)

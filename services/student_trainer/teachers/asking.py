@@ -51,6 +51,15 @@ class Asking:
         ask = self._ask(self._askers[teacher], step, rows, instances)
         return asyncio.run_coroutine_threadsafe(ask, self._loop)
 
+    def kept(self, instances: Sequence[Instance], teacher: int = 0) -> list[Answer | None]:
+        """What one teacher answered before, as `Asker.kept` has it."""
+        asker = self._askers[teacher]
+
+        async def look_up() -> list[Answer | None]:
+            return asker.kept(instances)
+
+        return asyncio.run_coroutine_threadsafe(look_up(), self._loop).result()
+
     def close(self) -> None:
         """Waits a while for what is under way, for it may be paid already; then ends the thread."""
         if self._thread.is_alive():

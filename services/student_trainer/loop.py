@@ -3,6 +3,7 @@
 A training run without a teacher is the same loop with a teacher that is never there (`NoTeacher`).
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from time import perf_counter
@@ -13,7 +14,7 @@ from student_trainer.config import DistillSettings
 from student_trainer.data import Rows
 from student_trainer.learner import Learner
 from student_trainer.memory import Memory
-from student_trainer.objective import Lessons, Match, Predictions, objective
+from student_trainer.objective import Lessons, Match, Predictions, kl_weight, objective
 from student_trainer.questions import Asks, Question, batch_by_batch, refused
 from student_trainer.rounds import in_rounds
 from student_trainer.schedule import Batch
@@ -24,7 +25,8 @@ NOTHING = Predictions(torch.empty(0, 2), {})  # of no row
 
 @dataclass(frozen=True)
 class Step:
-    """What one step did. `asked` and `answered` count instances, not questions; `waited` is in seconds."""
+    """What one step did. `asked` and `answered` count instances, not questions; `waited` is in seconds.
+    `kl_weight` is the mean λ_KL of eq. 13 over what was answered; NaN without supervision."""
 
     number: int
     seen: int
@@ -33,6 +35,7 @@ class Step:
     loss: float
     waited: float
     learning_rate: float
+    kl_weight: float = math.nan
 
 
 Watch = Callable[[Step, int], None]  # told of each step, and how many are planned
@@ -112,6 +115,7 @@ def learn(
         loss=float("nan") if loss is None else loss.item(),
         waited=waited,
         learning_rate=rate,
+        kl_weight=kl_weight(student, places, settings),
     )
 
 

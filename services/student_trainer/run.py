@@ -127,7 +127,7 @@ def _train(
 
 
 def _write(scalars: SummaryWriter, step: Step) -> None:
-    for name in ("loss", "asked", "answered", "waited", "learning_rate"):
+    for name in ("loss", "asked", "answered", "waited", "learning_rate", "kl_weight"):
         scalars.add_scalar(name, getattr(step, name), step.number)
 
 

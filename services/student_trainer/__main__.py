@@ -2,7 +2,7 @@
 
 finetune  a teacher, or a student without one, from a pretrained checkpoint and labels
 distill   a student from a teacher that is asked only what it must
-bench     a grid of such runs: query budget against accuracy
+bench     a grid of such runs: query budget against accuracy; --suite: a table or figure of the paper
 augment   a task's rows, twenty times as many, with words replaced
 record    a teacher's answers in a file, which the teacher recorded:FILE replays at the same charge
 price     what asking would cost, before anything is asked
@@ -74,11 +74,15 @@ def distill(flags: list[str]) -> None:
 
 
 def bench(flags: list[str]) -> None:
-    from student_trainer.config import BenchSettings, parse
-    from student_trainer.experiments.bench import bench as run_bench
+    from student_trainer.config import BenchSettings, SuiteSettings, names_suite, parse
+    from student_trainer.experiments.bench import bench as run_grid
+    from student_trainer.experiments.suites.command import bench_suite
     from student_trainer.run import check, run
 
-    run_bench(parse(BenchSettings, flags, "bench"), run, check, console)
+    if names_suite(flags):
+        bench_suite(parse(SuiteSettings, flags, "bench --suite"), run, check, console)
+    else:
+        run_grid(parse(BenchSettings, flags, "bench"), run, check, console)
 
 
 def augment(flags: list[str]) -> None:

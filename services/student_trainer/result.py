@@ -1,7 +1,7 @@
 """What one run came to: its score and its account. Written as `result.json`, a row of every table."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -64,6 +64,7 @@ class RunResult:
         scheme: the formula that this run followed.
         seconds: wall time of the loop in this process, evaluation left out.
         waited: of these, waiting for the teacher.
+        series: a scalar over the run, by name: its mean in each of some equal parts; None without a value.
     """
 
     strategy: str
@@ -79,6 +80,7 @@ class RunResult:
     scheme: str
     seconds: float
     waited: float
+    series: dict[str, list[float | None]] = field(default_factory=dict)
 
     @property
     def score(self) -> float:

@@ -11,8 +11,8 @@ from student_trainer.alone import alone
 from student_trainer.config import BenchSettings, ConfigError, DistillSettings
 from student_trainer.errors import UserError
 from student_trainer.experiments.bench import bench
-from student_trainer.experiments.progress import estimates
 from student_trainer.experiments.grid import plan
+from student_trainer.experiments.progress import estimates
 from student_trainer.loop import Watch
 from student_trainer.result import RunResult
 

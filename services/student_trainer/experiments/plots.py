@@ -5,6 +5,7 @@ drawn from the same runs.
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -51,7 +52,7 @@ def draw(grid: Grid, folder: Path) -> dict[str, Path]:
     pictures: dict[str, Callable[[Grid], Figure]] = {"curve": curve}
     if bills(grid):
         pictures["bill"] = bill
-    return {name: _save(name, picture, grid, folder) for name, picture in pictures.items()}
+    return {name: save(name, partial(picture, grid), folder) for name, picture in pictures.items()}
 
 
 def curve(grid: Grid) -> Figure:
@@ -97,11 +98,12 @@ def bill(grid: Grid) -> Figure:
     return figure
 
 
-def _save(name: str, picture: Callable[[Grid], Figure], grid: Grid, folder: Path) -> Path:
+def save(name: str, picture: Callable[[], Figure], folder: Path) -> Path:
+    """Draws it, and writes NAME.svg and NAME.png; the path of the SVG."""
     path = folder / f"{name}.svg"
     silent = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     with mpl.rc_context(_STYLE | {"svg.hashsalt": name}):
-        figure = picture(grid)
+        figure = picture()
         figure.savefig(path, metadata=silent)
         figure.savefig(path.with_suffix(".png"), dpi=160, metadata={"Software": None})
     return path

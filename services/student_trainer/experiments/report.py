@@ -36,18 +36,11 @@ class About:
 
 def render(grid: Grid, pictures: Mapping[str, Path], about: About) -> str:
     """The page. Every name in it is escaped; pictures are our own SVG files, put in as they are."""
-    environment = Environment(
-        loader=PackageLoader("student_trainer", "experiments"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     titles, texts = table.cells(grid)
-    return environment.get_template("report.html").render(
+    return page(
+        "report.html",
         title=f"Distilling with fewer questions: {about.data}",
-        day=about.day.isoformat(),
-        written_day=f"{about.day.day} {about.day:%B %Y}",
+        day=about.day,
         finished=sum(len(line.runs) for line in grid.lines),
         planned=about.planned,
         findings=findings(grid),
@@ -58,6 +51,18 @@ def render(grid: Grid, pictures: Mapping[str, Path], about: About) -> str:
         tariff=", ".join([*about.recipe.get("price_book", []), *about.recipe.get("price_feature", [])]),
         recipe={name: value for name, value in about.recipe.items() if value is not None},
     )
+
+
+def page(template: str, **content: Any) -> str:
+    """A template of this package, filled; what is not our own markup is escaped."""
+    environment = Environment(
+        loader=PackageLoader("student_trainer", "experiments"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(content)
 
 
 def findings(grid: Grid) -> list[str]:

@@ -25,17 +25,10 @@ class Spread:
         return cls(mean(values), stdev(values) if len(values) > 1 else None)
 
 
-@dataclass(frozen=True)
-class Line:
-    """One strategy at one ratio: its runs, one a seed. Scores are in points: 100 is perfect."""
+class Runs:
+    """Runs of one recipe, one a seed. Scores are in points: 100 is perfect."""
 
-    strategy: str
-    ratio: float
     runs: tuple[RunResult, ...]
-
-    @property
-    def name(self) -> str:
-        return NAMES.get(self.strategy, self.strategy)
 
     @property
     def points(self) -> dict[int, float]:
@@ -55,6 +48,38 @@ class Line:
         """Mean of a run's figure; None where no run has it."""
         values = [value for value in map(figure, self.runs) if value is not None]
         return mean(values) if values else None
+
+    def ahead_of(self, other: "Runs") -> list[float]:
+        """Points above the other, of each seed that both have."""
+        ours, theirs = self.points, other.points
+        return [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
+
+
+@dataclass(frozen=True)
+class Line(Runs):
+    """One strategy at one ratio."""
+
+    strategy: str
+    ratio: float
+    runs: tuple[RunResult, ...]
+
+    @property
+    def name(self) -> str:
+        return NAMES.get(self.strategy, self.strategy)
+
+
+def kept(line: Runs, none: Runs, full: Runs) -> float | None:
+    """Share of full KD's gain over no KD that a line keeps, on the seeds that all three have.
+
+    None where there is no such seed, or full KD gains less than a point, or than the gain's own
+    deviation: a share of noise says nothing.
+    """
+    seeds = line.points.keys() & none.points.keys() & full.points.keys()
+    if not seeds:
+        return None
+    gain = Spread.of([full.points[seed] - none.points[seed] for seed in seeds])
+    own = mean(line.points[seed] - none.points[seed] for seed in seeds)
+    return own / gain.mean if gain.mean >= max(LEAST_GAIN, gain.deviation or 0) else None
 
 
 @dataclass(frozen=True)
@@ -83,26 +108,17 @@ class Grid:
         return tuple(line for line in self.lines if line.strategy not in ("none", "all"))
 
     def kept(self, line: Line) -> float | None:
-        """Share of full KD's gain over no KD that a line keeps, on the seeds that all three have.
-
-        None where there is no such seed, or full KD gains less than a point, or than the gain's own
-        deviation: a share of noise says nothing.
-        """
+        """Share of full KD's gain that a line keeps; None before both ends are there, or it is noise."""
         none, full = self.find("none"), self.find("all")
-        seeds = none and full and line.points.keys() & none.points.keys() & full.points.keys()
-        if not (none and full and seeds):
-            return None
-        gain = Spread.of([full.points[seed] - none.points[seed] for seed in seeds])
-        kept = mean(line.points[seed] - none.points[seed] for seed in seeds)
-        return kept / gain.mean if gain.mean >= max(LEAST_GAIN, gain.deviation or 0) else None
+        return kept(line, none, full) if none and full else None
 
     def over_random(self, line: Line) -> Spread | None:
         """Points above Random at the same ratio, seed by seed; None for Random, no KD and full KD."""
         random = self.find("random", line.ratio)
         if random is None or line not in self.selections or line is random:
             return None
-        seeds = line.points.keys() & random.points.keys()
-        return Spread.of([line.points[seed] - random.points[seed] for seed in seeds]) if seeds else None
+        ahead = line.ahead_of(random)
+        return Spread.of(ahead) if ahead else None
 
 
 def bills(grid: Grid) -> dict[str, tuple[float, float]]:

@@ -1,67 +1,89 @@
 """The grid as a table: Markdown for a file, HTML cells for the report, a narrow one for the terminal."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from rich.table import Table
 
-from student_trainer.experiments.summary import FULL_PASS, NAMES, Grid, Line, Spread, bills
+from student_trainer.experiments.summary import FULL_PASS, NAMES, Grid, Runs, Spread, bills
 from student_trainer.result import RunResult
 
 
 @dataclass(frozen=True)
 class Column:
-    """A title, what stands under it for a line, and whether the terminal has room for it."""
+    """A title, what stands under it for a line of a grid (or of what else is compared), and whether the
+    terminal has room for it."""
 
     title: str
-    text: Callable[[Line, Grid], str]
+    text: Callable[[Any, Any], str]
     narrow: bool = True
+
+
+# Of any runs: what they asked, paid, computed and took.
+ASKED = [
+    Column("asked", lambda line, _: _count(line, lambda run: run.questions.asked), narrow=False),
+    Column("distinct", lambda line, _: _count(line, lambda run: run.questions.distinct)),
+    Column("charged", lambda line, _: _count(line, lambda run: run.questions.charged)),
+    Column("$ no cache", lambda line, _: _bill(line, lambda run: run.usd.selected), narrow=False),
+    Column("$ cached", lambda line, _: _bill(line, lambda run: run.usd.selected_cached)),
+    Column("GFLOPs, as run", lambda line, _: _as_run(line), narrow=False),
+]
+TIME = [
+    Column("wall", lambda line, _: duration(line.mean(lambda run: run.seconds) or 0)),
+    Column("waiting", lambda line, _: percent(_waiting(line)), narrow=False),
+]
 
 
 def columns(metric: str) -> list[Column]:
     return [
         Column("strategy", lambda line, _: line.name),
         Column("r", lambda line, _: f"{line.ratio:.4g}" if line.ratio else ""),
-        Column(metric, lambda line, _: f"{spread(line.score)} ({len(line.runs)}){'†' * line.stopped}"),
+        Column(metric, lambda line, _: score(line)),
         Column("over Random", lambda line, grid: spread(grid.over_random(line), signed=True)),
-        Column("gain kept", lambda line, grid: _percent(grid.kept(line))),
-        Column("asked", lambda line, _: _count(line, lambda run: run.questions.asked), narrow=False),
-        Column("distinct", lambda line, _: _count(line, lambda run: run.questions.distinct)),
-        Column("charged", lambda line, _: _count(line, lambda run: run.questions.charged)),
-        Column("$ no cache", lambda line, _: _bill(line, lambda run: run.usd.selected), narrow=False),
-        Column("$ cached", lambda line, _: _bill(line, lambda run: run.usd.selected_cached)),
-        Column("GFLOPs, as run", lambda line, _: _as_run(line), narrow=False),
-        Column("GFLOPs, eq. 10", lambda line, _: _gflops(line, "eq10"), narrow=False),
-        Column("wall", lambda line, _: duration(line.mean(lambda run: run.seconds) or 0)),
-        Column("waiting", lambda line, _: _percent(_waiting(line)), narrow=False),
+        Column("gain kept", lambda line, grid: percent(grid.kept(line))),
+        *ASKED,
+        Column("GFLOPs, eq. 10", lambda line, _: gflops(line, "eq10"), narrow=False),
+        *TIME,
     ]
 
 
 def cells(grid: Grid, narrow: bool = False) -> tuple[list[str], list[list[str]]]:
     """Titles, and a row of texts for each line; a column with nothing in it is left out."""
     chosen = [column for column in columns(grid.metric) if column.narrow or not narrow]
-    texts = [[column.text(line, grid) for line in grid.lines] for column in chosen]
-    said = [(column.title, text) for column, text in zip(chosen, texts, strict=True) if any(text)]
+    return filled(chosen, grid.lines, grid)
+
+
+def filled(columns: list[Column], lines: Sequence[Any], whole: Any) -> tuple[list[str], list[list[str]]]:
+    """Titles, and a row of texts for each line of the whole; a column with nothing in it is left out."""
+    texts = [[column.text(line, whole) for line in lines] for column in columns]
+    said = [(column.title, text) for column, text in zip(columns, texts, strict=True) if any(text)]
     return [title for title, _ in said], [list(row) for row in zip(*(text for _, text in said), strict=True)]
 
 
 def markdown(grid: Grid) -> str:
-    titles, rows = cells(grid)
+    return f"{in_markdown(*cells(grid))}\n\n{' '.join(legend(grid))}\n"
+
+
+def in_markdown(titles: list[str], rows: list[list[str]]) -> str:
     rule = ["---", *["---:"] * (len(titles) - 1)]
-    table = "\n".join(f"| {' | '.join(row)} |" for row in [titles, rule, *rows])
-    return f"{table}\n\n{' '.join(legend(grid))}\n"
+    return "\n".join(f"| {' | '.join(row)} |" for row in [titles, rule, *rows])
 
 
 def terminal(grid: Grid) -> Table:
     """Fits 80 columns."""
     titles, rows = cells(grid, narrow=True)
+    return in_terminal(titles, rows, (line.strategy in NAMES for line in grid.lines))
+
+
+def in_terminal(titles: list[str], rows: list[list[str]], dim: Iterable[bool]) -> Table:
+    """Titles are broken at their spaces; rows that are there for comparison are dim."""
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     for position, title in enumerate(titles):
         side: Literal["left", "right"] = "right" if position else "left"
         table.add_column(title.replace(" ", "\n"), justify=side, vertical="bottom", no_wrap=True)
-    for line, row in zip(grid.lines, rows, strict=True):
-        table.add_row(*row, style="dim" if line.strategy in NAMES else "")
+    for row, faint in zip(rows, dim, strict=True):
+        table.add_row(*row, style="dim" if faint else "")
     return table
 
 
@@ -85,6 +107,11 @@ def legend(grid: Grid) -> list[str]:
     return said
 
 
+def score(line: Runs) -> str:
+    """Mean and deviation, how many runs, and whether a budget stopped one."""
+    return f"{spread(line.score)} ({len(line.runs)}){'†' * line.stopped}"
+
+
 def spread(value: Spread | None, signed: bool = False) -> str:
     if value is None:
         return ""
@@ -103,30 +130,30 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def _count(line: Line, figure: Callable[[RunResult], int]) -> str:
+def _count(line: Runs, figure: Callable[[RunResult], int]) -> str:
     return f"{line.mean(figure):,.0f}"
 
 
-def _bill(line: Line, figure: Callable[[RunResult], float | None]) -> str:
+def _bill(line: Runs, figure: Callable[[RunResult], float | None]) -> str:
     mean = line.mean(figure)
     return "" if mean is None else usd(mean)
 
 
-def _as_run(line: Line) -> str:
+def _as_run(line: Runs) -> str:
     schemes = list(dict.fromkeys(run.scheme for run in line.runs))
     mean = line.mean(lambda run: run.flops.get(run.scheme))
     return "" if mean is None else f"{mean:.3g} ({', '.join(schemes).replace('_', ' ')})"
 
 
-def _gflops(line: Line, formula: str) -> str:
+def gflops(line: Runs, formula: str) -> str:
     mean = line.mean(lambda run: run.flops.get(formula))
     return "" if mean is None else f"{mean:.3g}"
 
 
-def _waiting(line: Line) -> float | None:
+def _waiting(line: Runs) -> float | None:
     seconds = sum(run.seconds for run in line.runs)
     return sum(run.waited for run in line.runs) / seconds if seconds else None
 
 
-def _percent(share: float | None) -> str:
+def percent(share: float | None) -> str:
     return "" if share is None else f"{100 * share:.0f} %"

@@ -1,0 +1,68 @@
+"""`student-trainer bench --suite NAME`: what is missing of the suite is run, and reported after every cell.
+
+Writes results.jsonl, table.md, figure.svg, figure.png and report.html into the output folder.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from student_trainer.alone import alone
+from student_trainer.config import DistillSettings, SuiteSettings
+from student_trainer.experiments.progress import Display
+from student_trainer.experiments.results import Results
+from student_trainer.experiments.suites import series, table
+from student_trainer.experiments.suites.forecast import forecast
+from student_trainer.experiments.suites.plan import Check, Plan, plan, recipes
+from student_trainer.experiments.suites.report import publish
+from student_trainer.experiments.suites.suite import load
+from student_trainer.experiments.sweep import Run, sweep
+from student_trainer.loop import Watch
+from student_trainer.result import RunResult
+
+
+def bench_suite(settings: SuiteSettings, run: Run, check: Check, console: Console | None = None) -> None:
+    """Runs what is missing of the suite, reports, and prints the table.
+
+    Args:
+        settings: the suite, and what stands for its names; run again with the same, or with more data sets
+            or seeds, it goes on.
+        run: one training run.
+        check: as `run.check`: refuses what would stop a run later, before anything is spent.
+        console: where progress is shown; stderr by default. The table goes to stdout.
+
+    Raises:
+        ConfigError: no such suite, or names and settings that do not fit it; results of another recipe;
+            another process is at the folder.
+    """
+    console = console or Console(stderr=True)
+    planned = plan(settings, load(settings.suite))
+    _say_left_out(planned, console)
+    path = settings.results or settings.output / "results.jsonl"
+    if settings.dry_run:
+        Console().print(forecast(planned, Results(path, lambda _: None)))
+        return
+    recipe_of = recipes(planned.cells, check)
+    with alone(settings.output):
+        results = Results(path, recipe_of.get)
+        with Display(planned.cells, results, console) as display:
+            for _ in sweep(planned.cells, _with_series(run), results, display, settings.keep_models):
+                publish(planned, results, recipe_of, settings.output)
+    found = publish(planned, results, recipe_of, settings.output)
+    Console().print(table.terminal(found))
+
+
+def _with_series(run: Run) -> Run:
+    """The same, with what the run wrote at each step in its result."""
+
+    def kept(settings: DistillSettings, watch: Watch) -> RunResult:
+        result = run(settings, watch)
+        return replace(result, series=series.read(Path(settings.output), result.steps))
+
+    return kept
+
+
+def _say_left_out(planned: Plan, console: Console) -> None:
+    if planned.left_out:
+        console.print(f"not given, and left out: {', '.join(planned.left_out)}", highlight=False)

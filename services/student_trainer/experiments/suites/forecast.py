@@ -1,0 +1,177 @@
+"""What a suite would ask and cost at most, before anything is asked: `--dry-run`."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+from rich.table import Table
+
+from student_trainer import data
+from student_trainer.config import DistillSettings
+from student_trainer.costs.prices import UNPRICED, Tariff
+from student_trainer.dynamics.selection import how_many
+from student_trainer.experiments.results import Results
+from student_trainer.experiments.suites.plan import Plan
+from student_trainer.experiments.table import usd
+from student_trainer.schedule import Schedule
+from student_trainer.teacher_side import tariffs_of
+from teacher_api.messages import Instance
+
+Units = Counter[Tariff]
+IntArray = npt.NDArray[np.int64]
+TITLES = ("cell", "steps", "asked at most", "with a cache", "$ at most", "$ with a cache")
+
+
+class Texts:
+    """What a data set has to ask about.
+
+    Args:
+        train: its training texts.
+        validation: how many rows its validation set has.
+    """
+
+    def __init__(self, train: Iterable[Instance], validation: int) -> None:
+        self._every = list(train)
+        self._once = list(dict.fromkeys(self._every))
+        self.validation = validation
+        self._units: dict[tuple[Tariff, bool], IntArray] = {}
+
+    @property
+    def rows(self) -> int:
+        return len(self._every)
+
+    @property
+    def distinct(self) -> int:
+        return len(self._once)
+
+    def most(self, tariff: Tariff, count: int, once: bool = False) -> int:
+        """Units of the `count` longest texts, or of the longest different ones."""
+        if (tariff, once) not in self._units:
+            texts = self._once if once else self._every
+            self._units[tariff, once] = np.sort([tariff.units(text.characters) for text in texts])[::-1]
+        return int(self._units[tariff, once][:count].sum())
+
+
+@dataclass
+class Forecast:
+    """Of one cell, at most; units without a cache, and with one of the run's own."""
+
+    steps: int
+    questions: int
+    distinct: int
+    units: Units = field(default_factory=Counter)
+    distinct_units: Units = field(default_factory=Counter)
+
+
+def forecast(planned: Plan, finished: Results) -> Table:
+    """A line for each cell, and what is not finished together: its runs share their answers."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for position, title in enumerate(TITLES):
+        table.add_column(title, justify="right" if position else "left", no_wrap=not position)
+    texts = cache(_texts)
+    open_cells = [cell for cell in planned.cells if cell.name not in finished]
+    found = {cell.name: expected(cell.settings, texts(_data_of(cell.settings))) for cell in open_cells}
+    for cell in planned.cells:
+        own = found.get(cell.name)
+        if own is None:
+            table.add_row(cell.name, "finished", style="dim")
+        else:
+            table.add_row(cell.name, *_shown(own))
+    whole = [everything(cell.settings, texts(_data_of(cell.settings))) for cell in open_cells]
+    together = shared(list(found.values()), whole)
+    table.add_row(f"together, {len(open_cells)} cells", *_shown(together), style="bold")
+    return table
+
+
+def expected(settings: DistillSettings, texts: Texts) -> Forecast:
+    """What one run may ask at most, counting its check of the teachers."""
+    teachers = len(settings.teacher)
+    schedule = Schedule(texts.rows, settings.batch_size, settings.epochs, settings.seed)
+    if not teachers:
+        return Forecast(schedule.total, 0, 0)
+    passes = list(_asked(settings, schedule))
+    each = {"single": 1, "hard": 1, "ensemble": teachers}.get(settings.adoption, 2)
+    checked = teachers * min(settings.check_rows, texts.validation)
+    asked = sum(passes)
+    distinct = min(asked * each, texts.distinct * teachers)
+    found = Forecast(schedule.total, asked * each + checked, distinct + checked)
+    left = asked * each
+    for place, tariff in enumerate(_dearest(settings)):
+        if place < each:
+            found.units[tariff] += sum(texts.most(tariff, count) for count in passes)
+        own = min(asked, texts.distinct, left)
+        found.distinct_units[tariff] += texts.most(tariff, own, once=True)
+        left -= own
+    return found
+
+
+def everything(settings: DistillSettings, texts: Texts) -> dict[str, Forecast]:
+    """All that there is to ask each teacher of a run, once: by its address and the data."""
+    found = {}
+    for url, tariff in zip(settings.teacher, tariffs_of(settings), strict=True):
+        units = Counter({tariff: texts.most(tariff, texts.distinct, once=True)})
+        count = texts.distinct + texts.validation
+        found[f"{url} {_data_of(settings)}"] = Forecast(0, count, count, units, units)
+    return found
+
+
+def shared(runs: list[Forecast], whole: list[dict[str, Forecast]]) -> Forecast:
+    """Together: without a cache the sum; with one, never more than there is to ask."""
+    each_once = list({name: one for run in whole for name, one in run.items()}.values())
+    limit = sum((one.units for one in each_once), Units())
+    units = sum((run.units for run in runs), Units())
+    distinct = sum((run.distinct_units for run in runs), Units())
+    return Forecast(
+        steps=sum(run.steps for run in runs),
+        questions=sum(run.questions for run in runs),
+        distinct=min(sum(run.distinct for run in runs), sum(one.distinct for one in each_once)),
+        units=units,
+        distinct_units=distinct & limit,
+    )
+
+
+def _asked(settings: DistillSettings, schedule: Schedule) -> Iterable[int]:
+    """Instances that are asked about in each pass over the data."""
+    if settings.pool:
+        yield how_many(schedule.rows, settings.ratio, settings.rounding)
+        return
+    for start in range(0, schedule.total, schedule.steps_an_epoch):
+        steps = min(schedule.steps_an_epoch, schedule.total - start)
+        whole = schedule.rows // schedule.batch_size
+        sizes = Counter({schedule.batch_size: min(steps, whole)})
+        if steps > whole:
+            sizes[schedule.rows % schedule.batch_size] += 1
+        yield sum(times * _of_batch(size, settings) for size, times in sizes.items() if times)
+
+
+def _of_batch(size: int, settings: DistillSettings) -> int:
+    return size if settings.strategy == "all" else how_many(size, settings.ratio, settings.rounding)
+
+
+def _dearest(settings: DistillSettings) -> list[Tariff]:
+    """The teachers' tariffs, the dearest first: where one of them is chosen, it may be that one."""
+    tariffs = [tariff for tariff in tariffs_of(settings) if tariff != UNPRICED]
+    return sorted(tariffs, key=lambda tariff: tariff.worst(1), reverse=True)
+
+
+def _data_of(settings: DistillSettings) -> str:
+    """Which rows a run sees, as one text: runs of one data set differ in their other settings."""
+    return settings.model_dump_json(include=set(data.DataSettings.model_fields))
+
+
+def _texts(settings: str) -> Texts:
+    task = data.load(data.DataSettings.model_validate_json(settings))
+    return Texts(task.train.instances, len(task.validation))
+
+
+def _shown(found: Forecast) -> list[str]:
+    counts = [f"{count:,}" for count in (found.steps, found.questions, found.distinct)]
+    return counts + [_price(units) for units in (found.units, found.distinct_units)]
+
+
+def _price(units: Units) -> str:
+    """All within one calendar month."""
+    return usd(float(sum(tariff.usd(count) for tariff, count in units.items()))) if units else ""

@@ -1,0 +1,162 @@
+"""A suite's cells: rows x data sets x seeds, each with the whole settings of its run.
+
+A later one wins: the defaults (the paper's recipe), the suite, the data set, what the command gives, the row.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from student_trainer.config import ConfigError, DistillSettings, SuiteSettings, made
+from student_trainer.experiments.results import Recipe
+from student_trainer.experiments.suites.suite import Row, Suite, data_sets
+from student_trainer.experiments.sweep import PLACES, Cell, without_teacher
+
+Check = Callable[[DistillSettings], dict[str, str]]
+
+# What `run.check` looks at: it is asked once for each combination.
+_CHECKED = (
+    *("data", "student", "student_layers", "teacher", "teacher_labels", "supervision", "layer_map"),
+    *("price_book", "price_feature"),
+)
+_WEIGHTS = ("config.json", "tokenizer*.json", "vocab*", "merges.txt", "*.model", "*.safetensors")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be run.
+
+    Attributes:
+        suite: with those of its rows that are wanted.
+        data: the names of the data sets, in the order in which they were given.
+        left_out: the suite's others.
+        seeds: repetitions.
+        cells: seed by seed, data set by data set, row by row.
+    """
+
+    suite: Suite
+    data: list[str]
+    left_out: list[str]
+    seeds: list[int]
+    cells: list[Cell]
+
+
+def name_of(data: str, row: Row, seed: int) -> str:
+    """A cell's, and its folder's below `cells`."""
+    plain = re.sub(r"[^\w.=-]+", "-", row.name)
+    return f"{data}/{plain}/{seed}"
+
+
+def plan(settings: SuiteSettings, suite: Suite) -> Plan:
+    """Raises ConfigError for all that does not fit together, before anything is looked at on disk."""
+    suite = _wanted(suite, settings.rows)
+    runs = [row for row in suite.rows if not row.only_published]
+    _refuse_unknown(settings, suite)
+    values = {row.name: _values(row, settings, suite) for row in runs}
+    seeds = list(dict.fromkeys(suite.seeds if settings.seeds is None else settings.seeds))
+    cells: list[Cell] = []
+    checked: set[tuple[str, str]] = set()
+    for seed in seeds:
+        for data in settings.data_sets:
+            for row in runs:
+                own = _cell(row, data, seed, values[row.name](data), settings)
+                asked = {(data, url) for url in own.settings.teacher}
+                if asked <= checked:  # of each teacher and data set, the first cell looks at it
+                    own.settings.check_rows = 0
+                checked |= asked
+                cells.append(own)
+    left_out = [data for data in suite.data if data not in settings.data_sets]
+    return Plan(suite, list(settings.data_sets), left_out, seeds, cells)
+
+
+def recipes(cells: list[Cell], check: Check) -> dict[str, Recipe]:
+    """All that changes each cell's outcome, by its name: teacher, rows and student by what they are, not
+    where. Refuses data, a student or a teacher that cannot be used.
+
+    Args:
+        check: as `run.check`.
+    """
+    found: dict[str, dict[str, str]] = {}
+    made_of: dict[str, Recipe] = {}
+    for cell in cells:
+        key = repr([getattr(cell.settings, name) for name in _CHECKED])
+        if key not in found:
+            found[key] = check(cell.settings) | {"student": student_of(cell.settings.student)}
+        plain = cell.settings.model_dump(mode="json", exclude=PLACES | {"student", "preset"})
+        made_of[cell.name] = plain | found[key]
+    return made_of
+
+
+def student_of(source: str) -> str:
+    """A hub name as it is; of a folder, the digest of its configuration, vocabulary and weights."""
+    folder = Path(source)
+    if not folder.is_dir():
+        return source
+    digest = hashlib.sha256()
+    for path in sorted({path for pattern in _WEIGHTS for path in folder.glob(pattern)}):
+        with path.open("rb") as file:
+            digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _wanted(suite: Suite, names: list[str]) -> Suite:
+    """Only these rows, and those that are published beside them."""
+    known = [row.name for row in suite.rows if not row.only_published]
+    if unknown := [name for name in names if name not in known]:
+        raise ConfigError(f"rows: {unknown} are not in the suite; it has {', '.join(known)}")
+    if not names:
+        return suite
+    rows = [row for row in suite.rows if row.only_published or row.name in names]
+    return suite.model_copy(update={"rows": rows})
+
+
+def _refuse_unknown(settings: SuiteSettings, suite: Suite) -> None:
+    known = data_sets()
+    mistakes = [
+        f"data_sets: no {name!r}; known are {', '.join(known)}"
+        for name in settings.data_sets
+        if name not in known and name not in suite.data
+    ]
+    needed = list(dict.fromkeys(name for row in suite.rows for name in _teachers(row, suite)))
+    missing = [name for name in needed if name not in settings.teachers]
+    if missing:
+        example = ",".join(f"{name}=URL" for name in needed)
+        mistakes.append(f"teachers: the rows ask {', '.join(missing)}; set teachers, as {example}")
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+
+
+def _teachers(row: Row, suite: Suite) -> list[str]:
+    return [] if row.only_published else (suite.settings | row.settings).get("teacher", [])
+
+
+def _values(row: Row, settings: SuiteSettings, suite: Suite) -> Callable[[str], dict[str, Any]]:
+    """A row's settings on a data set."""
+    fields = settings.model_fields_set & DistillSettings.model_fields.keys()
+    given = {name: getattr(settings, name) for name in fields}
+    names = _teachers(row, suite)
+
+    def on(data: str) -> dict[str, Any]:
+        urls = [settings.teachers[name].replace("{data}", data) for name in names]
+        return suite.settings | data_sets().get(data, {}) | given | row.settings | {"teacher": urls}
+
+    return on
+
+
+def _cell(row: Row, data: str, seed: int, values: dict[str, Any], settings: SuiteSettings) -> Cell:
+    name = name_of(data, row, seed)
+    values = values | {
+        "data": settings.data_sets[data],
+        "student": settings.student.replace("{data}", data),
+        "output": settings.output / "cells" / name,
+        "seed": seed,
+        "resume": True,
+    }
+    try:
+        found = made(DistillSettings, values if values["teacher"] else without_teacher(values))
+    except ConfigError as error:
+        raise ConfigError("\n".join(f"row {row.name}: {line}" for line in str(error).splitlines())) from None
+    return Cell(name, found, data)

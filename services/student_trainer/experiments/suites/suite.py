@@ -1,0 +1,138 @@
+"""What a suite's file says: rows (a name, settings of `distill`), data sets, seeds, the paper's scores."""
+
+from collections.abc import Iterator
+from importlib.resources import files
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from student_trainer.config import ConfigError
+
+_FILES = files("student_trainer.experiments.suites")
+_DATA_SETS = "data_sets"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Row(_Strict):
+    """One line of a table: what is done, and the paper's score of it.
+
+    Attributes:
+        name: as the table has it.
+        line: of a figure, to which the row's point belongs; its own name if it is not said.
+        settings: of `distill`, over the suite's; `teacher` holds names such as small, [] for no KD.
+        each: a row for each combination of these values; name and line may hold {setting}.
+        published: the paper's score by data set.
+        only_published: of a model that the suite does not train, such as a teacher.
+    """
+
+    name: str = Field(min_length=1)
+    line: str = ""
+    settings: dict[str, Any] = {}
+    each: dict[str, list[Any]] = {}
+    published: dict[str, float] = {}
+    only_published: bool = False
+
+    def expanded(self) -> Iterator["Row"]:
+        for values in product(*self.each.values()):
+            own = dict(zip(self.each, values, strict=True))
+            yield Row(
+                name=self.name.format(**own),
+                line=self.line.format(**own) or self.name.format(**own),
+                settings=self.settings | own,
+                published=self.published,
+                only_published=self.only_published,
+            )
+
+
+class Figure(_Strict):
+    """What is drawn, a panel for each data set.
+
+    Attributes:
+        kind: `dots`, the score of each row; `lines`, scores over a setting; `weights`, λ_KL over the steps.
+        x: the setting of `lines`.
+        gain_over: of `lines`: draw the gain over this line's score at the same x, seed by seed.
+        levels: rows drawn as levels across.
+        caption: what is to be seen.
+    """
+
+    kind: Literal["dots", "lines", "weights"] = "dots"
+    x: str = ""
+    gain_over: str | None = None
+    levels: list[str] = []
+    caption: str = ""
+
+
+class Suite(_Strict):
+    """A table or a figure of the paper.
+
+    Attributes:
+        title: in our words.
+        paper: which table or figure it is.
+        note: what a reader must know to compare.
+        data: the data sets on which the paper has it.
+        seeds: repetitions of each row.
+        settings: of `distill`, for all rows; the defaults are the paper's recipe.
+        rows: expanded.
+        baselines: rows; every other row is tested against the best of them.
+        no_kd: the row without a teacher, if there is one.
+        full_kd: the row that asks about all: the gain of one over the other is what the rest keep a part of.
+        figure: to be drawn.
+    """
+
+    title: str
+    paper: str
+    note: str = ""
+    data: list[str]
+    seeds: list[int] = [0, 1, 2]
+    settings: dict[str, Any] = {}
+    rows: list[Row] = Field(min_length=1)
+    baselines: list[str] = []
+    no_kd: str | None = None
+    full_kd: str | None = None
+    figure: Figure = Figure()
+
+    @model_validator(mode="after")
+    def _rows_are_named(self) -> Self:
+        rows = [row for given in self.rows for row in given.expanded()]
+        names = [row.name for row in rows]
+        named = [*self.baselines, *self.figure.levels, *filter(None, (self.no_kd, self.full_kd))]
+        if len(set(names)) < len(names):
+            raise ValueError(f"rows: a name is there twice in {names}")
+        if missing := sorted(set(named) - set(names)):
+            raise ValueError(f"rows: {missing} are spoken of, and are not among {names}")
+        object.__setattr__(self, "rows", rows)
+        return self
+
+
+def available() -> list[str]:
+    """Names of the suites that come with the package."""
+    names = [file.name.removesuffix(".yaml") for file in _FILES.iterdir() if file.name.endswith(".yaml")]
+    return sorted(name for name in names if name != _DATA_SETS)
+
+
+def load(name: str) -> Suite:
+    """A suite that comes with the package, or of a YAML file of the same form.
+
+    Raises:
+        ConfigError: no such suite, or the file is broken.
+    """
+    own = Path(name).suffix in (".yaml", ".yml")
+    if not own and name not in available():
+        raise ConfigError(f"suite: no {name!r}; choose one of {', '.join(available())}, or give a .yaml file")
+    try:
+        text = Path(name).read_text() if own else _FILES.joinpath(f"{name}.yaml").read_text()
+        return Suite.model_validate(yaml.safe_load(text))
+    except (OSError, yaml.YAMLError, ValidationError) as error:
+        raise ConfigError(f"suite: {name} cannot be used: {error}") from None
+
+
+def data_sets() -> dict[str, dict[str, Any]]:
+    """The data sets that suites know by name, with the settings that the paper has for each."""
+    known: dict[str, dict[str, Any]] = yaml.safe_load(_FILES.joinpath(f"{_DATA_SETS}.yaml").read_text())
+    return known

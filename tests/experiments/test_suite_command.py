@@ -1,0 +1,255 @@
+"""A whole suite with made-up runs: run, reported, gone on with, forecast."""
+
+import io
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_up import FakeRun, made_up
+from rich.console import Console
+from test_report import Strict
+from test_suites import check, settings
+
+from student_trainer.config import ConfigError, DistillSettings, SuiteSettings
+from student_trainer.experiments.suites import plots, series, table
+from student_trainer.experiments.suites.command import bench_suite
+from student_trainer.experiments.suites.plan import plan
+from student_trainer.experiments.suites.suite import Suite, load
+from student_trainer.experiments.suites.summary import Entry, Panel, paired_p
+from student_trainer.loop import Watch
+from student_trainer.result import RunResult
+
+FILES = ("results.jsonl", "table.md", "figure.svg", "figure.png", "report.html")
+ROWS = ("no-KD", "ensemble", "hard")
+POINTS = {"single": 0.90, "ensemble": 0.91, "hard": 0.94, "soft": 0.92, "soft-batch": 0.89}
+
+
+class Scored(FakeRun):
+    """A run whose score depends on its adoption, on its teacher and a little on its seed."""
+
+    def __call__(self, settings: DistillSettings, watch: Watch) -> RunResult:
+        result = super().__call__(settings, watch)
+        self.cells[-1] = "/".join(settings.output.parts[-3:])
+        score = POINTS[settings.adoption] + 0.001 * settings.seed
+        if settings.adoption == "hard":
+            score += 0.002 * (settings.seed % 2)  # its lead over the ensemble has a spread
+        return replace(result, scores=dict.fromkeys(result.scores, score - 0.1 * (not settings.teacher)))
+
+
+@pytest.fixture(autouse=True)
+def undrawn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture takes a second, and is drawn after every cell: only tests that look at it have one."""
+    if "drawn" not in request.node.name:
+        monkeypatch.setattr("student_trainer.experiments.suites.plots.draw", lambda *_: None)
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> SuiteSettings:
+    return settings(
+        tmp_path, "table1", data_sets={"rte": "a", "trec6": "b"}, rows=["no KD", "ensemble", "hard"]
+    )
+
+
+def go(of: SuiteSettings, run: FakeRun) -> str:
+    shown = io.StringIO()
+    bench_suite(of, run, check, Console(file=shown, width=100))
+    return shown.getvalue()
+
+
+def rows(of: SuiteSettings) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (of.output / "results.jsonl").read_text().splitlines()]
+
+
+def test_a_suite_from_nothing(small: SuiteSettings, capsys: pytest.CaptureFixture[str]) -> None:
+    run = Scored()
+    said = go(small, run)
+    order = [f"{data}/{row}/{seed}" for seed in range(3) for data in ("rte", "trec6") for row in ROWS]
+    assert run.cells == order == [row["cell"] for row in rows(small)]
+    assert "left out: imdb, cola" in said
+    printed = capsys.readouterr().out
+    assert "94.2 ± 0.2*" in printed and "66.9" in printed
+    assert not list(small.output.glob("cells/*/*/*/model"))
+    page = (small.output / "report.html").read_text()
+    for part in (
+        *("Table 1 of the paper", "18 of 18 runs", "left out: imdb, cola", "94.2 ± 0.2*"),
+        *("ttest_rel", "+3.1 ± 0.1 (ensemble)", "rte: hard does best with 94.2 ± 0.2", "66.9"),
+        *("GFLOPs, eq. 10", "GFLOPs, two passes", "learning_rate"),
+    ):
+        assert part in page, part
+    markdown = (small.output / "table.md").read_text()
+    assert "| hard | 94.2 ± 0.2* | 66.9 | 94.2 ± 0.2* | 94.2 |" in markdown
+    assert "| small teacher |  | 67.8 |  |  |" in markdown
+    assert "## trec6" in markdown
+
+
+def test_a_report_is_drawn_and_stands_alone(small: SuiteSettings) -> None:
+    go(small.model_copy(update={"data_sets": {"rte": "a"}, "seeds": [0]}), Scored())
+    assert all((small.output / name).stat().st_size for name in FILES)
+    page = Strict((small.output / "report.html").read_text())
+    assert "svg" in page.tags and not {"script", "link", "img"} & set(page.tags)
+
+
+def test_it_goes_on_where_it_was_and_with_more_data(small: SuiteSettings) -> None:
+    first, second = Scored(), Scored()
+    go(small.model_copy(update={"data_sets": {"rte": "a"}}), first)
+    go(small, second)
+    assert len(first.cells) == len(second.cells) == 9
+    assert all(cell.startswith("trec6/") for cell in second.cells)
+    assert "18 of 18" in (small.output / "report.html").read_text()
+    go(small.model_copy(update={"data_sets": {"trec6": "b"}}), third := Scored())
+    assert third.cells == []
+    assert "9 of 9" in (small.output / "report.html").read_text()
+
+
+def test_kept_results_are_gone_on_with_from_elsewhere(small: SuiteSettings, tmp_path: Path) -> None:
+    go(small.model_copy(update={"seeds": [0, 1]}), Scored())
+    kept = tmp_path / "kept.jsonl"
+    (small.output / "results.jsonl").rename(kept)
+    elsewhere = {"output": tmp_path / "elsewhere", "results": kept, "answers": tmp_path / "other.sqlite"}
+    go(small.model_copy(update=elsewhere), run := Scored())
+    assert run.cells == [
+        f"{data}/{row}/2" for data in ("rte", "trec6") for row in ("no-KD", "ensemble", "hard")
+    ]
+    assert len(kept.read_text().splitlines()) == 18
+    assert not (tmp_path / "elsewhere" / "results.jsonl").exists()
+
+
+def test_another_recipe_is_refused_and_says_what_differs(small: SuiteSettings) -> None:
+    go(small, Scored())
+    changed = SuiteSettings(**small.model_dump(exclude_unset=True) | {"learning_rate": 0.5})
+    with pytest.raises(ConfigError, match=r"rte/no-KD/0.*another recipe") as refusal:
+        go(changed, Scored())
+    assert "learning_rate: it was 2e-05, now 0.5" in str(refusal.value).splitlines()
+
+
+def test_a_teacher_that_was_trained_again_is_another_recipe(small: SuiteSettings) -> None:
+    go(small, Scored())
+    with pytest.raises(ConfigError, match=r"rte/no-KD/0.*\nteacher: it was '', now 'retrained'"):
+        bench_suite(
+            small, Scored(), lambda of: check(of) | {"teacher": "retrained"}, Console(file=io.StringIO())
+        )
+
+
+def test_an_interrupted_suite_has_a_report(small: SuiteSettings) -> None:
+    def interrupted(of: DistillSettings, watch: Watch) -> RunResult:
+        if of.adoption == "hard":
+            raise KeyboardInterrupt
+        return Scored()(of, watch)
+
+    with pytest.raises(KeyboardInterrupt):
+        bench_suite(small, interrupted, check, Console(file=io.StringIO()))
+    assert "2 of 18 runs, the grid is not complete" in (small.output / "report.html").read_text()
+
+
+def test_a_dry_run_asks_and_trains_nothing(small: SuiteSettings, tmp_path: Path, capsys) -> None:
+    """Two data sets of 8 texts, batches of 4, a price of one dollar a thousand after 5,000: see forecast."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    texts = [json.dumps({"text": f"text {i % 6}", "label": "ab"[i % 2]}) for i in range(8)]
+    for split in ("train", "validation"):
+        (folder / f"{split}.jsonl").write_text("\n".join(texts))
+    given = {"dry_run": True, "seeds": [0], "batch_size": 4, "epochs": 1.5, "data_sets": {"rte": str(folder)}}
+    run = Scored()
+    go(SuiteSettings(**small.model_dump(exclude_unset=True) | given), run)
+    assert run.cells == [] and not small.output.exists()
+    lines = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines() if line}
+    # 3 steps of 4: 12 instances; the ensemble asks two teachers, and both are checked on 8 rows
+    assert lines["rte/no-KD/0"] == ["3", "0", "0"]
+    assert lines["rte/ensemble/0"] == ["3", "40", "28"]
+    assert lines["rte/hard/0"] == ["3", "12", "12"]
+    assert lines["together,"][2:] == ["9", "52", "28"]
+
+
+def scored(seed: int, score: float) -> RunResult:
+    return made_up("all", 1, seed, scores={"accuracy": score}, series={"kl_weight": [0.2, 0.3, None]})
+
+
+def panel(scores: dict[str, list[float]], suite: Suite) -> Panel:
+    entries = [
+        Entry(
+            row,
+            tuple(made_up("all", 1, seed, scores={"accuracy": s}) for seed, s in enumerate(scores[row.name])),
+        )
+        for row in suite.rows
+        if row.name in scores
+    ]
+    return Panel("rte", suite, tuple(entries))
+
+
+def test_p_as_computed_by_hand() -> None:
+    # differences 1, 2, 3: mean 2, deviation 1, t = 2·√3 = 3.4641 with 2 degrees: p = 1 - t/√(t² + 2)
+    t = 2 * math.sqrt(3)
+    assert paired_p([1.0, 2.0, 3.0]) == pytest.approx(1 - t / math.sqrt(t * t + 2))
+    assert paired_p([2.0, 2.0, 2.0]) is None
+    assert paired_p([1.0]) is None
+
+
+def test_only_what_is_better_than_the_best_baseline_has_a_star() -> None:
+    suite = load("table1")
+    scores = {"KD small": [0.5, 0.6, 0.7], "ensemble": [0.6, 0.7, 0.8]}
+    scores |= {"hard": [0.65, 0.751, 0.852], "soft": [0.5, 0.61, 0.72], "soft-batch": [0.61, 0.9, 0.7]}
+    found = panel(scores, suite)
+    stars = {entry.row.name: found.against_baseline(entry) for entry in found.entries}
+    assert stars["KD small"] is None and stars["ensemble"] is None
+    assert {c.baseline for c in stars.values() if c} == {"ensemble"}
+    significant = {name for name, c in stars.items() if c and c.significant}
+    assert significant == {"hard"}
+    assert stars["soft"] is not None and stars["soft"].p is not None and stars["soft"].p < 0.05  # worse
+
+
+def test_the_smallest_ratio_that_keeps_nearly_all() -> None:
+    suite = load("figure3")
+    scores = {"full KD": [0.9], "random r=0.1": [0.80], "random r=0.3": [0.895], "random r=0.5": [0.9]}
+    scores |= {"lc r=0.1": [0.891], "lc r=0.3": [0.88], "margin r=0.5": [0.7]}
+    assert table.findings([panel(scores, suite)]) == [
+        "rte: 99% of full KD's score (89.1) is first reached by random r = 0.3, lc r = 0.1, "
+        "margin at no ratio tried."
+    ]
+
+
+def test_the_mean_is_over_all_data_sets_or_none() -> None:
+    suite = load("table1")
+    rte, other = (panel({"hard": [score]}, suite) for score in (0.6, 0.8))
+    titles, lines = table.overview([rte, replace(other, data="cola")])
+    hard = dict(zip(titles, next(line for line in lines if line[0] == "hard"), strict=True))
+    assert hard["mean"] == "70.0"
+    assert hard["the paper"] == "54.8"  # the last of that title: (66.9 + 42.7) / 2
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        *(("figure2", "points over no KD"), ("figure3", ">margin<"), ("figure6", "λ_KL")),
+        *(("figure7", ">τ<"), ("table5", ">dynamic<")),
+    ],
+)
+def test_every_kind_of_figure_is_drawn(name: str, said: str, tmp_path: Path) -> None:
+    suite = load(name)
+    found = panel({row.name: [0.5, 0.6] for row in suite.rows if not row.only_published}, suite)
+    empty = replace(found, data="mrpc", entries=())
+    plots.draw([found, replace(found, data="sst5"), replace(found, data="trec6"), empty], tmp_path)
+    svg = (tmp_path / "figure.svg").read_text()
+    assert said in svg
+    assert [f">{data}<" in svg for data in ("rte", "sst5", "trec6", "mrpc")] == [True, True, True, False]
+    assert (tmp_path / "figure.png").stat().st_size
+
+
+def test_nothing_is_drawn_of_nothing(tmp_path: Path) -> None:
+    assert plots.draw([Panel("rte", load("table1"), ())], tmp_path) is None
+
+
+def test_a_series_is_thinned_to_means_of_equal_parts() -> None:
+    points = [(step, float(step)) for step in range(400)]
+    thinned = series.thinned([*points, (0, 8.0)], 400)
+    assert len(thinned) == 100
+    assert thinned[0] == (8 + 1 + 2 + 3) / 4 and thinned[-1] == 397.5
+    assert series.thinned([(0, 0.5), (1, math.nan)], 3) == [0.5, None, None]
+
+
+def test_rows_of_results_hold_their_series(small: SuiteSettings) -> None:
+    go(small, Scored())
+    assert {json.dumps(row["series"]) for row in rows(small)} == {"{}"}
+    assert len(plan(small, load("table1")).cells) == len(rows(small))

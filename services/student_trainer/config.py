@@ -170,8 +170,14 @@ class DistillSettings(TrainingSettings):
         "takes the rows nearest to the centres of the encoder's vectors (k-means)",
     )
     warm_share: float = Field(0.2, gt=0, lt=1, description="of the steps, or the rounds, with a warm start")
-    rounding: Rounding = Field("nearest", description="of N·r; `floor` is the released code's choice")
+    rounding: Rounding = Field(
+        "nearest",
+        description="of N·r; floor is the released code's choice, spread carries the rest to the next step",
+    )
     score_dropout: bool = Field(False, description="leave dropout on in the pass that scores doubt")
+    use_labels: bool = Field(
+        True, description="off: train as if no training row had a label, by the teacher's answers alone"
+    )
     label_loss: Literal["selected", "all"] = Field(
         "all",
         description="gold labels, where there are any, count on the whole batch (as in the released code), "
@@ -232,6 +238,8 @@ class DistillSettings(TrainingSettings):
             self.strategy, self.ratio = "all", 1.0  # every row's label is there for nothing
         if self.budget_usd is not None and not self.price_book:
             raise ValueError("budget_usd: dollars need a tariff; set price_book, or use budget_queries")
+        if not self.teacher and not self.use_labels:
+            raise ValueError("use_labels: without labels and without a teacher there is nothing to learn")
         if not self.teacher and (self.budget_queries or self.budget_usd):
             raise ValueError("teacher: a budget without a teacher buys nothing; set teacher, or drop it")
         return self

@@ -134,7 +134,7 @@ def choose(
     if strategy == "all":
         return list(range(n)), entropy(logits)
     doubt = doubt_of(strategy, logits, settings.seed, step)
-    positions = select(doubt, how_many(n, settings.ratio, settings.rounding))
+    positions = select(doubt, how_many(n, settings.ratio, settings.rounding, step))
     return positions.tolist(), entropy(logits)[positions]
 
 

@@ -1,7 +1,7 @@
 """One training run, from its settings to a saved student and its account."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 
@@ -51,6 +51,8 @@ def run(settings: DistillSettings, watch: Watch | None = None) -> RunResult:
 def _run(settings: DistillSettings, card: RunCard, watch: Watch | None) -> RunResult:
     tariffs = tariffs_of(settings)
     task = data.load(settings)
+    if not settings.use_labels:
+        task = replace(task, train=replace(task.train, labels=None))
     model, tokenizer = student.load(
         settings.student, task.label_names, settings.student_layers, settings.seed
     )

@@ -27,6 +27,15 @@ def test_how_many_of_a_batch(n: int, ratio: float, nearest: int, floor: int) -> 
     assert how_many(n, ratio, "floor") == floor
 
 
+@pytest.mark.parametrize(
+    ("ratio", "first"), [(0.01, [0, 0, 0, 1]), (0.1, [3, 3, 3, 3]), (0.33, [10, 11, 10, 11])]
+)
+def test_what_is_left_over_goes_to_the_next_step(ratio: float, first: list[int]) -> None:
+    steps = [how_many(32, ratio, "spread", step) for step in range(1000)]
+    assert steps[:4] == first
+    assert sum(steps) == round(32 * ratio * 1000)
+
+
 @pytest.mark.parametrize("ratio", [0, -0.1, 1.0001, float("nan")])
 def test_a_ratio_outside_of_0_to_1_is_refused(ratio: float) -> None:
     with pytest.raises(ValueError, match="ratio"):

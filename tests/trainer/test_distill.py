@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load, load_file
 from tiny_task import TRAIN, rows, save_reordered, write_task
-from trainers import ledger_of, result_of, train, weights_of
+from trainers import Trainer, ledger_of, result_of, train, weights_of
 
 STEPS = TRAIN // 16 * 3
 # What the last bit of a teacher's logits, which its batches decide, may grow to: half a step of AdamW.
@@ -87,6 +87,24 @@ def test_rows_without_labels_teach_through_the_teacher_alone(command, teacher: P
     more = ("--strategy", "all", "--epochs", "6")
     taught = train(tmp_path, *command(*more, data=task, teacher=f"local:{teacher}"))
     assert taught["scores"]["accuracy"] > 0.7
+
+
+def test_labels_that_are_not_used_change_nothing(command, teacher: Path, tmp_path: Path) -> None:
+    """As if the rows had none; and where there is no teacher either, there is nothing to learn."""
+    bare = write_task(
+        tmp_path / "bare", [{"text": row["text"]} for row in rows(TRAIN, "train")], rows(30, "validation")
+    )
+    more = ("--strategy", "random", "--rounding", "spread", "--ratio", 0.03)
+    here = {"teacher": f"local:{teacher}", "label_names": "negative,neutral,positive"}
+    unlabelled = train(tmp_path, *command(*more, data=bare, output="unlabelled", **here))
+    unused = train(tmp_path, *command(*more, "--no-use-labels", **here))
+    assert weights_of(tmp_path / "run") == weights_of(tmp_path / "unlabelled")
+    assert unused["questions"]["asked"] == unlabelled["questions"]["asked"] == int(TRAIN * 3 * 0.03)
+    flags = command("--no-use-labels")
+    at = flags.index("--teacher")
+    trainer = Trainer(tmp_path, *flags[:at], *flags[at + 2 :])
+    assert trainer.wait() == 2
+    assert "use_labels: without labels and without a teacher" in trainer.log
 
 
 def test_without_a_teacher_nothing_is_asked(command, by_entropy: Path, tmp_path: Path) -> None:

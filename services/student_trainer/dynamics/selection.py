@@ -8,11 +8,14 @@ import torch
 from torch import Tensor
 
 Strategy = Literal["all", "random", "entropy", "margin", "lc"]
-Rounding = Literal["nearest", "floor"]
+Rounding = Literal["nearest", "floor", "spread"]
 
 
-def how_many(n: int, ratio: float, rounding: Rounding = "nearest") -> int:
+def how_many(n: int, ratio: float, rounding: Rounding = "nearest", step: int = 0) -> int:
     """k of n: at least one, half rounded up; `floor` is the released code's choice, and may be zero.
+
+    `spread` carries what is left over to the next step, so that a hundredth of batches of 32 is one
+    question in about three steps, and the ratio holds over the run however small it is.
 
     The ratio is taken as the decimal it was written as: .29 of 100 is 29, in binary it would be 28.
 
@@ -22,6 +25,8 @@ def how_many(n: int, ratio: float, rounding: Rounding = "nearest") -> int:
     if not 0 < ratio <= 1:
         raise ValueError(f"ratio must be in (0, 1], not {ratio}")
     exact = Fraction(str(ratio)) * n
+    if rounding == "spread":
+        return floor(exact * (step + 1)) - floor(exact * step)
     return floor(exact) if rounding == "floor" else max(1, floor(exact + Fraction(1, 2)))
 
 

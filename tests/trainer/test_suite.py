@@ -1,0 +1,94 @@
+"""`student-trainer bench --suite` with two real teachers: forecast, run, killed, gone on with, reported."""
+
+import json
+import re
+import signal
+from pathlib import Path
+
+import pytest
+from tiny_task import save_bert
+from trainers import Trainer
+
+SUITE = """
+title: All that a suite can say
+paper: Table 0
+data: [rte, mrpc]
+seeds: [0, 1]
+settings: {strategy: all, ratio: 1}
+rows:
+  - {name: no KD, settings: {teacher: []}}
+  - {name: small, settings: {teacher: [small]}, published: {rte: 12.3}}
+  - {name: hard, settings: {teacher: [small, large], adoption: hard}}
+  - {name: dynamic, settings: {teacher: [small], supervision: dynamic}}
+baselines: [no KD, small]
+figure: {kind: weights}
+"""
+
+
+@pytest.fixture
+def command(task: Path, student: Path, teacher: Path, tmp_path: Path) -> list[object]:
+    """Teachers of two sizes, in folders that are named after the data set."""
+    (tmp_path / "suite.yaml").write_text(SUITE)
+    (tmp_path / "rte-small").symlink_to(teacher)
+    save_bert(tmp_path / "rte-large", seed=9, layers=4, hidden=48)
+    teachers = "small=local:{data}-small,large=local:{data}-large"
+    recipe = ("--learning-rate", "2e-3", "--batch-size", 16, "--epochs", 0.5, "--max-length", 32)
+    names = ("--data-sets", f"rte={task}", "--teachers", teachers, "--student", student)
+    flags = ("--check-rows", 6, "--checkpoint-steps", 2, "--output", "out")
+    return ["bench", "--suite", "suite.yaml", *names, *recipe, *flags]
+
+
+def test_a_suite_is_forecast_killed_and_goes_on(command: list[object], tmp_path: Path) -> None:
+    forecast = Trainer(tmp_path, *command, "--dry-run")
+    assert forecast.wait() == 0, forecast.log
+    assert "left out: mrpc" in forecast.log
+    assert "rte/hard/1 6 96 96" in forecast.log
+    assert not (tmp_path / "out").exists()
+
+    first = Trainer(tmp_path, *command)
+    assert first.wait_for_steps(3 * 6 + 4)  # in the middle of the fourth cell, the one with hidden states
+    assert first.kill() == -signal.SIGKILL
+    before = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
+    assert len(before) == 3
+    again = Trainer(tmp_path, *command)
+    assert again.wait() == 0, again.log
+
+    lines = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
+    assert lines[:3] == before
+    cells = {line["cell"]: line for line in map(json.loads, lines)}
+    rows = ("no-KD", "small", "hard", "dynamic")
+    assert list(cells) == [f"rte/{row}/{seed}" for seed in (0, 1) for row in rows]
+    asked = {name: cell["questions"]["asked"] for name, cell in cells.items()}
+    assert [asked[f"rte/{row}/1"] for row in rows] == [0, 96, 96, 96]
+    checked = {name: cell["questions"]["checked"] for name, cell in cells.items()}
+    assert {name for name, count in checked.items() if count} == {"rte/small/0", "rte/hard/0"}
+    for seed in (0, 1):
+        weights = cells[f"rte/dynamic/{seed}"]["series"]["kl_weight"]
+        assert len(weights) == 6 and all(0 <= weight <= 0.5 for weight in weights)
+    assert cells["rte/small/0"]["series"] == {}
+    assert len(cells["rte/hard/0"]["recipe"]["teacher"].split(",")) == 2
+
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "8 of 8 runs" in page and "12.3" in page and "λ_KL" in page
+    assert not re.findall(r"""(?:src|href)=["'](?!data:|#)""", page)  # nothing is loaded from elsewhere
+    assert not list(tmp_path.glob("out/cells/*/*/*/model"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (("--suite", "table3"), "suite: no 'table3'; choose one of appendix-c, figure2"),
+        (("--rows", "harder"), "rows: ['harder'] are not in the suite; it has no KD, small"),
+        (("--data-sets", "mine=folder"), "data_sets: no 'mine'; known are sst5"),
+        (("--teachers", "small=local:nowhere,large=local:rte-large"), "nowhere"),
+        (("--student", "no/such-student"), "student: 'no/such-student'"),
+        (("--layer-map", "9:1"), "layer_map: '9:1'"),
+    ],
+)
+def test_what_cannot_be_run_is_refused_before_the_first_cell(
+    flags: tuple[str, str], says: str, command: list[object], tmp_path: Path
+) -> None:
+    trainer = Trainer(tmp_path, *command, *flags)
+    assert trainer.wait() in (1, 2), trainer.log
+    assert says in trainer.log
+    assert not (tmp_path / "out").exists()

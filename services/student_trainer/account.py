@@ -74,9 +74,7 @@ def compute(
     cost = flops.PerInstance(
         flops.forward(ours, lengths) / n / GIGA, flops.backward(ours, lengths) / n / GIGA, asked / n / GIGA
     )
-    r = 1.0 if settings.strategy == "all" else settings.ratio
-    if settings.pool:
-        r /= settings.epochs  # of the instances seen: the ratio is of the rows
+    r = 1.0 if settings.strategy == "all" else settings.batch_ratio
     columns = {
         "full": cost.full(),
         "eq10": cost.eq10(r),

@@ -154,14 +154,19 @@ class DistillSettings(TrainingSettings):
     )
     strategy: Strategy = Field("entropy", description="which instances of a batch are asked about (§3.2)")
     ratio: float = Field(0.1, gt=0, le=1, description="share of a batch that is asked about: the r of §3.2")
+    ratio_of: Literal["batch", "rows"] = Field(
+        "batch", description="rows: the ratio is the share of all rows that the whole run asks about"
+    )
     replay: bool = Field(
-        False, description="learn again from the run's own answers when their rows come up: it costs no query"
+        False,
+        description="learn again from the run's own answers when their rows come up, and ask about others "
+        "there: it costs no query",
     )
     pool: int | None = Field(
         None,
         ge=1,
         description="choose in rounds among so many rows without an answer, drawn anew each time, instead of "
-        "within each batch; ratio is then the share of all rows, and replay is on",
+        "within each batch; implies replay, and ratio-of rows",
     )
     rounds: int = Field(10, ge=1, description="with pool: over the first epoch")
     warm_start: Literal["none", "random", "coverage"] = Field(
@@ -223,6 +228,11 @@ class DistillSettings(TrainingSettings):
         return presets.applied(given, len(teachers) if isinstance(teachers, list) else 0)
 
     @property
+    def batch_ratio(self) -> float:
+        """Share of a batch, whatever the ratio is of."""
+        return self.ratio if self.ratio_of == "batch" else self.ratio / max(1.0, self.epochs)
+
+    @property
     def adopts_by_doubt(self) -> bool:
         """Whether who is asked depends on the student's doubt."""
         return self.adoption in ("hard", "soft", "soft-batch")
@@ -247,7 +257,7 @@ class DistillSettings(TrainingSettings):
     @model_validator(mode="after")
     def _rounds_fit_together(self) -> Self:
         if self.pool is not None:
-            self.replay = True
+            self.replay, self.ratio_of = True, "rows"
             if self.strategy == "all":
                 raise ValueError("pool: there is nothing to choose with strategy all; choose another")
         elif self.warm_start == "coverage":

@@ -67,7 +67,7 @@ def distil(
     if settings.pool:
         questions = in_rounds(learner, rows, teachers, settings, matches, memory, start)
     else:
-        questions = batch_by_batch(learner, rows, teachers, settings, matches, start)
+        questions = batch_by_batch(learner, rows, teachers, settings, matches, memory, start)
     for question in questions:
         step = learn(learner, question, teachers, settings, matches, memory)
         if step is None:

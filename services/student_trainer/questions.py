@@ -14,6 +14,7 @@ from student_trainer.dynamics.adoption import adopt
 from student_trainer.dynamics.selection import generator_for, how_many, random_doubt, select
 from student_trainer.dynamics.uncertainty import SCORES, entropy
 from student_trainer.learner import Learner
+from student_trainer.memory import Memory
 from student_trainer.objective import Match
 from student_trainer.schedule import Batch, Schedule, take
 from teacher_api.messages import Answer, Instance
@@ -96,21 +97,25 @@ def batch_by_batch(
     teachers: Asks,
     settings: DistillSettings,
     matches: Sequence[Match],
+    memory: Memory,
     start: int,
 ) -> Iterator[Question]:
-    """The paper's scheme: a share of each batch."""
+    """The paper's scheme: a share of each batch; with replay, of what is not answered yet."""
     schedule = Schedule.of(rows, settings)
 
     def ask(step: int) -> Question:
         batch = take(rows, schedule.rows_of(step))
         strategy = strategy_of(settings, step / schedule.total)
-        asked, doubt = choose(batch, step, learner, settings, strategy)
+        candidates = torch.arange(len(batch))
+        if settings.replay:
+            candidates = candidates[~memory.known(batch.rows)]
+        chosen, doubt = choose(batch[candidates.tolist()], len(batch), step, learner, settings, strategy)
         weights = adopt(doubt, len(matches), settings.adoption, len(matches[0].classes))
-        return Question.send(step, batch, asked, weights, teachers)
+        return Question.send(step, batch, candidates[chosen].tolist(), weights, teachers)
 
     questions = map(ask, range(start, schedule.total))
-    # Questions that do not depend on the student are sent while the step before them is learnt.
-    return questions if settings.student_decides else one_ahead(questions)
+    # Questions that depend on nothing learnt or told are sent while the step before them is learnt.
+    return questions if settings.student_decides or settings.replay else one_ahead(questions)
 
 
 def strategy_of(settings: DistillSettings, progress: float) -> str:
@@ -120,22 +125,30 @@ def strategy_of(settings: DistillSettings, progress: float) -> str:
 
 
 def choose(
-    batch: Batch, step: int, learner: Learner, settings: DistillSettings, strategy: str
-) -> tuple[list[int], Tensor]:
-    """Positions in the batch to ask about (§3.2), the most doubtful first, and the entropy of each.
+    batch: Batch, seen: int, step: int, learner: Learner, settings: DistillSettings, strategy: str
+) -> tuple[Tensor, Tensor]:
+    """Positions to ask about (§3.2), the most doubtful first, and the entropy of each: two of [k].
 
     One score pass serves both: each selection strategy reads its own score, adoption always the entropy
     (eq. 5, 6). Where neither looks at the student there is no pass, and the entropy means nothing.
+
+    Args:
+        batch: what may be asked about.
+        seen: N, of which the ratio is; all of a batch, also where only a part may be asked about.
+        step: of the run.
+        learner: the student.
+        settings: ratio, rounding, dropout.
+        strategy: of this step.
     """
-    n = len(batch.rows)
+    n = len(batch)
     logits = torch.zeros(n, 2)
-    if strategy in SCORES or settings.adopts_by_doubt:
+    if n and (strategy in SCORES or settings.adopts_by_doubt):
         logits = learner.scores(batch.instances, dropout=settings.score_dropout).cpu()
     if strategy == "all":
-        return list(range(n)), entropy(logits)
+        return torch.arange(n), entropy(logits)
     doubt = doubt_of(strategy, logits, settings.seed, step)
-    positions = select(doubt, how_many(n, settings.ratio, settings.rounding, step))
-    return positions.tolist(), entropy(logits)[positions]
+    positions = select(doubt, how_many(seen, settings.batch_ratio, settings.rounding, step))
+    return positions, entropy(logits)[positions]
 
 
 def doubt_of(strategy: str, logits: Tensor, seed: int, step: int) -> Tensor:

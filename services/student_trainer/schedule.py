@@ -48,6 +48,9 @@ class Batch:
     instances: list[Instance]
     labels: Tensor  # [n]
 
+    def __len__(self) -> int:
+        return len(self.rows)
+
     def __getitem__(self, positions: Sequence[int]) -> "Batch":
         chosen = list(positions)
         return Batch([self.rows[i] for i in chosen], [self.instances[i] for i in chosen], self.labels[chosen])

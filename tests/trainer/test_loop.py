@@ -189,9 +189,9 @@ def test_the_most_doubtful_are_asked_about(student: Path) -> None:
     learner = learner_of(student, settings)
     batch = take(TASK, list(range(8)))
     sure = learner.scores(batch.instances, dropout=False).softmax(-1).amax(-1)
-    assert choose(batch, 0, learner, settings, "lc")[0] == sure.argsort()[:4].tolist()
-    assert choose(batch, 0, learner, settings, "all")[0] == list(range(8))
-    chosen = [choose(batch, step, learner, settings, "random")[0] for step in (0, 0, 1)]
+    assert choose(batch, 8, 0, learner, settings, "lc")[0].tolist() == sure.argsort()[:4].tolist()
+    assert choose(batch, 8, 0, learner, settings, "all")[0].tolist() == list(range(8))
+    chosen = [choose(batch, 8, step, learner, settings, "random")[0].tolist() for step in (0, 0, 1)]
     assert chosen[0] == chosen[1] != chosen[2]
 
 

@@ -69,17 +69,23 @@ def test_without_labels_batches_are_of_what_is_known(command, teacher: Path, tmp
     assert taught["scores"]["accuracy"] > 0.6
 
 
-def test_replay_teaches_more_for_the_same_questions(command, server, tmp_path: Path) -> None:
-    """The first epoch is the same; later ones learn from more than they ask."""
+def test_replay_teaches_more_and_asks_about_others(command, server, tmp_path: Path) -> None:
+    """The first epoch is the same; later ones learn from what is known, and ask about what is not."""
     both = {"strategy": "random", "label_loss": "all"}
-    plain = train(tmp_path, *command(output="plain", **both))
-    again = train(tmp_path, *command("--replay", **both))
-    assert again["questions"]["asked"] == plain["questions"]["asked"]
-    assert questions(tmp_path) == [row[:2] for row in ledger_of(tmp_path, "plain") if row[0] >= 0]
-    assert weights_of(tmp_path / "run") != weights_of(tmp_path / "plain")
+    plain = train(tmp_path, *command(output="plain", **both))["questions"]
+    again = train(tmp_path, *command("--replay", **both))["questions"]
+    assert again["asked"] == again["distinct"] == plain["asked"] == 144 > plain["distinct"]
+    assert questions(tmp_path)[:48] == [row[:2] for row in ledger_of(tmp_path, "plain") if row[0] >= 0][:48]
     train(tmp_path, *command(output="one", epochs=1, **both))
     train(tmp_path, *command("--replay", output="one-again", epochs=1, **both))
     assert weights_of(tmp_path / "one") == weights_of(tmp_path / "one-again")  # nothing to learn again yet
+
+
+def test_a_ratio_of_all_rows(command, teacher: Path, tmp_path: Path) -> None:
+    """A tenth of the rows over three epochs, a question or none a step."""
+    more = ("--ratio-of", "rows", "--replay", "--rounding", "spread", "--strategy", "margin")
+    asked = train(tmp_path, *command(*more, teacher=f"local:{teacher}", ratio=0.1))["questions"]
+    assert asked["asked"] == asked["distinct"] == TRAIN // 10
 
 
 @pytest.mark.parametrize("flags", [A_ROUND, ("--replay", "--strategy", "random")], ids=["rounds", "replay"])

@@ -133,22 +133,22 @@ def shared(runs: list[Forecast], whole: list[dict[str, Forecast]]) -> Forecast:
     )
 
 
-def _asked(settings: DistillSettings, schedule: Schedule) -> Iterable[int]:
+def _asked(settings: DistillSettings, schedule: Schedule) -> list[int]:
     """Instances that are asked about in each pass over the data."""
     if settings.pool:
-        yield how_many(schedule.rows, settings.ratio, settings.rounding)
-        return
-    for start in range(0, schedule.total, schedule.steps_an_epoch):
-        steps = min(schedule.steps_an_epoch, schedule.total - start)
-        whole = schedule.rows // schedule.batch_size
-        sizes = Counter({schedule.batch_size: min(steps, whole)})
-        if steps > whole:
-            sizes[schedule.rows % schedule.batch_size] += 1
-        yield sum(times * _of_batch(size, settings) for size, times in sizes.items() if times)
+        return [how_many(schedule.rows, settings.ratio, settings.rounding)]
+    whole, rest = divmod(schedule.rows, schedule.batch_size)
+    counts = [0] * -(-schedule.total // schedule.steps_an_epoch)
+    for step in range(schedule.total):
+        epoch, place = divmod(step, schedule.steps_an_epoch)
+        counts[epoch] += _of_batch(schedule.batch_size if place < whole else rest, step, settings)
+    return counts
 
 
-def _of_batch(size: int, settings: DistillSettings) -> int:
-    return size if settings.strategy == "all" else how_many(size, settings.ratio, settings.rounding)
+def _of_batch(size: int, step: int, settings: DistillSettings) -> int:
+    if settings.strategy == "all":
+        return size
+    return how_many(size, settings.batch_ratio, settings.rounding, step)
 
 
 def _dearest(settings: DistillSettings) -> list[Tariff]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from made_up import FakeRun, made_up
 from rich.console import Console
@@ -14,9 +15,10 @@ from test_report import Strict
 from test_suites import check, settings
 
 from student_trainer.config import ConfigError, DistillSettings, SuiteSettings
-from student_trainer.experiments.suites import plots, series, table
+from student_trainer.experiments.suites import plots, selected, series, table
 from student_trainer.experiments.suites.command import bench_suite
 from student_trainer.experiments.suites.plan import plan
+from student_trainer.experiments.suites.series import READERS
 from student_trainer.experiments.suites.suite import Suite, load
 from student_trainer.experiments.suites.summary import Entry, Panel, paired_p
 from student_trainer.loop import Watch
@@ -164,7 +166,7 @@ def test_a_dry_run_asks_and_trains_nothing(small: SuiteSettings, tmp_path: Path,
 
 
 def scored(seed: int, score: float) -> RunResult:
-    return made_up("all", 1, seed, scores={"accuracy": score}, series={"kl_weight": [0.2, 0.3, None]})
+    return made_up("all", 1, seed, scores={"accuracy": score}, series={y: [0.2, 0.3, None] for y in READERS})
 
 
 def panel(scores: dict[str, list[float]], suite: Suite) -> Panel:
@@ -223,7 +225,7 @@ def test_the_mean_is_over_all_data_sets_or_none() -> None:
     ("name", "said"),
     [
         *(("figure2", "points over no KD"), ("figure3", ">margin<"), ("figure6", "λ_KL")),
-        *(("figure7", ">τ<"), ("table5", ">dynamic<")),
+        *(("figure7", ">τ<"), ("table5", ">dynamic<"), ("figure4", "distance to the class centre")),
     ],
 )
 def test_every_kind_of_figure_is_drawn(name: str, said: str, tmp_path: Path) -> None:
@@ -235,6 +237,29 @@ def test_every_kind_of_figure_is_drawn(name: str, said: str, tmp_path: Path) -> 
     assert said in svg
     assert [f">{data}<" in svg for data in ("rte", "sst5", "trec6", "mrpc")] == [True, True, True, False]
     assert (tmp_path / "figure.png").stat().st_size
+
+
+def test_a_map_of_the_first_run_of_each_row_is_drawn(tmp_path: Path) -> None:
+    suite = load("figure5")
+    series = {
+        "map_x": [0.0, 1, 2],
+        "map_y": [0.0, 2, 1],
+        "map_class": [0.0, 1, -1],
+        "map_selected": [1.0, 0, 1],
+    }
+    runs = tuple(made_up("margin", 0.1, seed, series=dict(series)) for seed in (0, 1))
+    plots.draw([Panel("sst5", suite, tuple(Entry(row, runs) for row in suite.rows))], tmp_path)
+    svg = (tmp_path / "figure.svg").read_text()
+    assert svg.count("sst5, margin<") == 1 and svg.count("sst5, random<") == 1 and "asked about" in svg
+
+
+def test_distances_are_to_the_centre_of_the_own_class() -> None:
+    vectors = np.array([[0, 0], [4, 0], [9, 9], [9, 11], [5, 5]], np.float32)
+    labels = np.array([0, 0, 1, 1, -1])
+    # 2, 2 from (2, 0) and 1, 1 from (9, 10): the mean is 1.5
+    found = selected.distances_to_centres(vectors, labels)
+    assert found[:4] == pytest.approx([4 / 3, 4 / 3, 2 / 3, 2 / 3])
+    assert math.isnan(found[4])
 
 
 def test_nothing_is_drawn_of_nothing(tmp_path: Path) -> None:

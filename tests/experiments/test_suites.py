@@ -12,7 +12,7 @@ from student_trainer.experiments.suites.plan import Plan, plan, recipes, student
 from student_trainer.experiments.suites.suite import Suite, available, data_sets, load
 
 TEACHERS = {name: f"local:{{data}}-{name}" for name in ("small", "large", "narrow", "wide")}
-NAMES = ["appendix-c", "figure2", "figure3", "figure6", "figure7", "table1", "table2", "table4", "table5"]
+NAMES = [f"figure{number}" for number in range(2, 8)] + [f"table{number}" for number in (1, 2, 4, 5)]
 
 
 def settings(folder: Path, suite: str, **given: Any) -> SuiteSettings:
@@ -40,7 +40,7 @@ def check(of: DistillSettings) -> dict[str, str]:
 
 
 def test_the_suites_that_come_with_the_package() -> None:
-    assert set(NAMES) <= set(available())
+    assert {*NAMES, "appendix-c"} <= set(available())
 
 
 @pytest.mark.parametrize("name", available())
@@ -115,6 +115,12 @@ def test_seed_by_seed_then_data_by_data(tmp_path: Path) -> None:
     assert [cell.name for cell in found.cells] == names
     assert found.left_out == ["sst5", "mrpc"]
     assert [row.name for row in found.suite.rows] == ["teacher", "static"]
+
+
+def test_a_line_s_name_stands_for_its_rows(tmp_path: Path) -> None:
+    found = planned(tmp_path, "figure3", seeds=[0], rows=["margin", "lc r=0.1"])
+    names = [f"sst5/{name}/0" for name in ("margin-r=0.05", "margin-r=0.1", "lc-r=0.1", "margin-r=0.2")]
+    assert [cell.name for cell in found.cells][:4] == names
 
 
 def test_each_teacher_is_checked_once_for_each_data_set(tmp_path: Path) -> None:

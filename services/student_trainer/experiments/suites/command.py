@@ -4,7 +4,6 @@ Writes results.jsonl, table.md, figure.svg, figure.png and report.html into the 
 """
 
 from dataclasses import replace
-from pathlib import Path
 
 from rich.console import Console
 
@@ -16,7 +15,7 @@ from student_trainer.experiments.suites import series, table
 from student_trainer.experiments.suites.forecast import forecast
 from student_trainer.experiments.suites.plan import Check, Plan, plan, recipes
 from student_trainer.experiments.suites.report import publish
-from student_trainer.experiments.suites.suite import load
+from student_trainer.experiments.suites.suite import Figure, load
 from student_trainer.experiments.sweep import Run, sweep
 from student_trainer.loop import Watch
 from student_trainer.result import RunResult
@@ -47,20 +46,21 @@ def bench_suite(settings: SuiteSettings, run: Run, check: Check, console: Consol
     with alone(settings.output):
         results = Results(path, recipe_of.get)
         with Display(planned.cells, results, console) as display:
-            for _ in sweep(planned.cells, _with_series(run), results, display, settings.keep_models):
+            noted = _with_series(run, planned.suite.figure)
+            for _ in sweep(planned.cells, noted, results, display, settings.keep_models):
                 publish(planned, results, recipe_of, settings.output)
     found = publish(planned, results, recipe_of, settings.output)
     Console().print(table.terminal(found))
 
 
-def _with_series(run: Run) -> Run:
-    """The same, with what the run wrote at each step in its result."""
+def _with_series(run: Run, figure: Figure) -> Run:
+    """The same, with what the figure draws of the run's steps in its result."""
 
-    def kept(settings: DistillSettings, watch: Watch) -> RunResult:
+    def noted(settings: DistillSettings, watch: Watch) -> RunResult:
         result = run(settings, watch)
-        return replace(result, series=series.read(Path(settings.output), result.steps))
+        return replace(result, series=series.of_run(settings, result.steps, figure))
 
-    return kept
+    return noted
 
 
 def _say_left_out(planned: Plan, console: Console) -> None:

@@ -103,13 +103,14 @@ def student_of(source: str) -> str:
 
 
 def _wanted(suite: Suite, names: list[str]) -> Suite:
-    """Only these rows, and those that are published beside them."""
-    known = [row.name for row in suite.rows if not row.only_published]
+    """Only these rows, or the rows of these lines, and those that are published beside them."""
+    runs = [row for row in suite.rows if not row.only_published]
+    known = dict.fromkeys([*(row.name for row in runs), *(row.line for row in runs)])
     if unknown := [name for name in names if name not in known]:
         raise ConfigError(f"rows: {unknown} are not in the suite; it has {', '.join(known)}")
     if not names:
         return suite
-    rows = [row for row in suite.rows if row.only_published or row.name in names]
+    rows = [row for row in suite.rows if row.only_published or {row.name, row.line} & set(names)]
     return suite.model_copy(update={"rows": rows})
 
 

@@ -1,6 +1,7 @@
-"""A suite's figure: a panel for each data set, of one of three kinds (`Figure.kind`)."""
+"""A suite's figure: a panel or more for each data set, of one of four kinds (`Figure.kind`)."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
 from itertools import cycle
 from operator import itemgetter
@@ -17,31 +18,59 @@ from student_trainer.experiments.summary import Spread
 from student_trainer.result import RunResult
 
 WIDTH, ACROSS = 5.0, 2
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7d858f")
-_MARKERS = "o^DsvPX"
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7d858f", "#7a5195")
+_MARKERS = "o^DsvPX*"
+_NAMES = {
+    "kl_weight": "mean λ_KL",
+    "teacher_entropy": "teacher's entropy, nats",
+    "centre_distance": "distance to the class centre",
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One panel: what it is called, what draws it, and how high it is in inches."""
+
+    title: str
+    draw: Callable[[Axes], None]
+    height: float = 3.6
 
 
 def draw(panels: list[Panel], folder: Path) -> Path | None:
     """Writes figure.svg and figure.png; gives the SVG file, or None before there is anything to draw."""
-    full = [panel for panel in panels if panel.entries]
-    return save("figure", partial(figure, full), folder) if full else None
+    pictures = [picture for panel in panels if panel.entries for picture in _pictures(panel)]
+    return save("figure", partial(figure, pictures), folder) if pictures else None
 
 
-def figure(panels: list[Panel]) -> Drawing:
-    kind = panels[0].suite.figure.kind
-    kinds: dict[str, Callable[[Axes, Panel], None]] = {"dots": _dots, "lines": _lines, "weights": _weights}
-    columns = min(ACROSS, len(panels))
-    rows = -(-len(panels) // columns)
-    height = 0.9 + 0.34 * max(len(panel.entries) for panel in panels) if kind == "dots" else 3.6
+def figure(pictures: list[Picture]) -> Drawing:
+    columns = min(ACROSS, len(pictures))
+    rows = -(-len(pictures) // columns)
+    height = max(picture.height for picture in pictures)
     drawing = Drawing(figsize=(WIDTH * columns, height * rows), layout="constrained")
-    for axes, panel in zip(drawing.subplots(rows, columns, squeeze=False).flat, panels, strict=False):
-        kinds[kind](axes, panel)
-        axes.set_title(panel.data, loc="left", fontsize=11, fontweight="bold")
+    for axes, picture in zip(drawing.subplots(rows, columns, squeeze=False).flat, pictures, strict=False):
+        picture.draw(axes)
+        axes.set_title(picture.title, loc="left", fontsize=11, fontweight="bold")
         axes.tick_params(length=3)
-    for axes in list(drawing.axes)[len(panels) :]:
+    for axes in list(drawing.axes)[len(pictures) :]:
         axes.set_visible(False)
     _legend(drawing)
     return drawing
+
+
+def _pictures(panel: Panel) -> list[Picture]:
+    """Of one data set."""
+    match panel.suite.figure.kind:
+        case "dots":
+            return [Picture(panel.data, partial(_dots, panel=panel), 0.9 + 0.34 * len(panel.entries))]
+        case "lines":
+            return [Picture(panel.data, partial(_lines, panel=panel))]
+        case "steps":
+            return [Picture(panel.data, partial(_over_steps, panel=panel, y=y)) for y in panel.suite.figure.y]
+        case "map":
+            mapped = [
+                (entry, run) for entry in panel.entries for run in entry.runs[:1] if "map_x" in run.series
+            ]
+            return [Picture(f"{panel.data}, {e.row.name}", partial(_map, run=run), 4.4) for e, run in mapped]
 
 
 def _dots(axes: Axes, panel: Panel) -> None:
@@ -109,27 +138,39 @@ def _points(name: str, entries: list[Entry], panel: Panel) -> Iterable[tuple[flo
             yield x, Spread.of(gain)
 
 
-def _weights(axes: Axes, panel: Panel) -> None:
-    """A line a row: the mean λ_KL over the steps, averaged over seeds, with a band of one deviation."""
+def _over_steps(axes: Axes, panel: Panel, y: str) -> None:
+    """A line a row: what its runs were like at each step."""
     for entry, colour in zip(panel.entries, cycle(_COLOURS), strict=False):
-        runs = [run for run in entry.runs if run.series.get("kl_weight") and not run.stopped]
-        if not runs:
-            continue
-        steps, values = _steps(runs[0]), np.array([run.series["kl_weight"] for run in runs], float)
-        middle, deviation = values.mean(0), values.std(0, ddof=1) if len(runs) > 1 else np.zeros(len(steps))
-        axes.plot(steps, middle, color=colour, linewidth=1.7, label=entry.row.name)
-        axes.fill_between(
-            steps, middle - deviation, middle + deviation, color=colour, alpha=0.15, linewidth=0
-        )
+        runs = [run for run in entry.runs if run.series.get(y) and not run.stopped]
+        if runs:
+            _course(axes, entry.row.name, runs, y, COLOURS.get(entry.row.name, colour))
     axes.set_xlabel("steps")
-    axes.set_ylabel("mean λ_KL")
+    axes.set_ylabel(_NAMES[y])
     axes.grid(axis="y", color=MUTED, alpha=0.18, linewidth=0.8)
 
 
-def _steps(run: RunResult) -> np.ndarray:
-    """The middle of each of the series' parts, in steps."""
-    parts = len(run.series["kl_weight"])
-    return (np.arange(parts) + 0.5) * run.steps / parts
+def _course(axes: Axes, name: str, runs: list[RunResult], y: str, colour: str) -> None:
+    """The mean over runs, with a band of one sample deviation."""
+    values = np.array([run.series[y] for run in runs], float)
+    parts = values.shape[1]
+    steps = (np.arange(parts) + 0.5) * runs[0].steps / parts
+    middle = values.mean(0)
+    deviation = values.std(0, ddof=1) if len(runs) > 1 else np.zeros(parts)
+    axes.plot(steps, middle, color=colour, linewidth=1.7, label=name)
+    axes.fill_between(steps, middle - deviation, middle + deviation, color=colour, alpha=0.15, linewidth=0)
+
+
+def _map(axes: Axes, run: RunResult) -> None:
+    """A dot a training row in its class' colour; a cross on those that the last epoch asked about."""
+    across, up, classes, chosen = (
+        np.array(run.series[f"map_{name}"], float) for name in ("x", "y", "class", "selected")
+    )
+    colours = [_COLOURS[int(label) % len(_COLOURS)] if label >= 0 else MUTED for label in classes]
+    axes.scatter(across, up, s=9, c=colours, alpha=0.45, linewidth=0)
+    asked = chosen > 0
+    axes.scatter(across[asked], up[asked], s=26, marker="x", color=INK, linewidth=1, label="asked about")
+    axes.set_xticks([])
+    axes.set_yticks([])
 
 
 def _level(axes: Axes, entry: Entry, dashes: tuple[int, int]) -> None:

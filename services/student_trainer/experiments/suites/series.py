@@ -1,5 +1,6 @@
-"""What a run wrote at each step, as short as a figure needs it: kept in its result, as the folder may go."""
+"""What a run was like over its steps, as short as a figure needs it: kept in its result."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -7,21 +8,52 @@ from tensorboard.backend.event_processing.event_accumulator import (  # type: ig
     EventAccumulator,
 )
 
-DRAWN = ("kl_weight",)
+from student_trainer.config import DistillSettings
+from student_trainer.experiments.suites import selected
+from student_trainer.experiments.suites.suite import Figure
+
+Points = list[tuple[int, float]]  # step, value
+Series = dict[str, list[float | None]]
+
 PARTS = 100
 
 
-def read(output: Path, steps: int) -> dict[str, list[float | None]]:
-    """Of a run's folder: each drawn scalar that has a value at any step."""
-    if not (output / "scalars").exists():
-        return {}
-    events = EventAccumulator(str(output / "scalars"), size_guidance={"scalars": 0}).Reload()
-    written = set(events.Tags()["scalars"]) & set(DRAWN)
-    found = {name: [(event.step, event.value) for event in events.Scalars(name)] for name in sorted(written)}
-    return {name: thinned(points, steps) for name, points in found.items() if _said(points)}
+def of_run(settings: DistillSettings, steps: int, figure: Figure) -> Series:
+    """Of a finished run whose weights are still there: what the figure draws, and the mean KL weight."""
+    if figure.kind == "map":
+        return selected.map_of(settings)
+    wanted = dict.fromkeys(["kl_weight", *figure.y])
+    found = {name: READERS[name](settings) for name in wanted}
+    return {
+        name: thinned(points, steps)
+        for name, points in found.items()
+        if any(not np.isnan(value) for _, value in points)
+    }
 
 
-def thinned(points: list[tuple[int, float]], steps: int) -> list[float | None]:
+def kl_weight(settings: DistillSettings) -> Points:
+    """Of each step, from the run's scalars."""
+    return scalars(settings.output / "scalars", "kl_weight")
+
+
+READERS: dict[str, Callable[[DistillSettings], Points]] = {
+    "kl_weight": kl_weight,
+    "teacher_entropy": selected.teacher_entropy,
+    "centre_distance": selected.centre_distance,
+}
+
+
+def scalars(folder: Path, name: str) -> Points:
+    """What was written under a name; nothing if there is no folder."""
+    if not folder.exists():
+        return []
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
+    if name not in events.Tags()["scalars"]:
+        return []
+    return [(event.step, event.value) for event in events.Scalars(name)]
+
+
+def thinned(points: Points, steps: int) -> list[float | None]:
     """(step, value) of a run of so many steps -> the mean of each of `PARTS` equal parts, fewer if there are
     fewer steps; None where it has none. A step's last value counts, and NaN is no value."""
     parts = min(PARTS, steps)
@@ -29,7 +61,3 @@ def thinned(points: list[tuple[int, float]], steps: int) -> list[float | None]:
     places = np.fromiter(last, int) * parts // steps
     values = np.fromiter(last.values(), float)
     return [float(values[places == part].mean()) if (places == part).any() else None for part in range(parts)]
-
-
-def _said(points: list[tuple[int, float]]) -> bool:
-    return any(not np.isnan(value) for _, value in points)

@@ -54,15 +54,18 @@ class Figure(_Strict):
     """What is drawn, a panel for each data set.
 
     Attributes:
-        kind: `dots`, the score of each row; `lines`, scores over a setting; `weights`, λ_KL over the steps.
+        kind: `dots`, the score of each row; `lines`, scores over a setting; `steps`, what a run was like
+            over its steps; `map`, the training rows in two dimensions with the selected marked.
         x: the setting of `lines`.
+        y: of `steps`: kl_weight (λ_KL), teacher_entropy, centre_distance (of what was asked).
         gain_over: of `lines`: draw the gain over this line's score at the same x, seed by seed.
         levels: rows drawn as levels across.
         caption: what is to be seen.
     """
 
-    kind: Literal["dots", "lines", "weights"] = "dots"
+    kind: Literal["dots", "lines", "steps", "map"] = "dots"
     x: str = ""
+    y: list[Literal["kl_weight", "teacher_entropy", "centre_distance"]] = []
     gain_over: str | None = None
     levels: list[str] = []
     caption: str = ""

@@ -76,7 +76,7 @@ def test_a_suite_from_nothing(small: SuiteSettings, capsys: pytest.CaptureFixtur
     assert not list(small.output.glob("cells/*/*/*/model"))
     page = (small.output / "report.html").read_text()
     for part in (
-        *("Table 1 of the paper", "18 of 18 runs", "left out: imdb, cola", "94.2 ± 0.2*"),
+        *("The paper: Table 1", "18 of 18 runs", "left out: imdb, cola", "94.2 ± 0.2*"),
         *("ttest_rel", "+3.1 ± 0.1 (ensemble)", "rte: hard does best with 94.2 ± 0.2", "66.9"),
         *("GFLOPs, eq. 10", "GFLOPs, two passes", "learning_rate"),
     ):
@@ -260,6 +260,12 @@ def test_distances_are_to_the_centre_of_the_own_class() -> None:
     found = selected.distances_to_centres(vectors, labels)
     assert found[:4] == pytest.approx([4 / 3, 4 / 3, 2 / 3, 2 / 3])
     assert math.isnan(found[4])
+
+
+def test_gains_without_their_base_are_not_drawn(tmp_path: Path) -> None:
+    suite = load("figure2")
+    assert plots.draw([panel({"KD layers=2": [0.5, 0.6]}, suite)], tmp_path) is not None
+    assert plots.draw([panel({"no KD layers=2": [0.5, 0.6]}, suite)], tmp_path) is not None
 
 
 def test_nothing_is_drawn_of_nothing(tmp_path: Path) -> None:

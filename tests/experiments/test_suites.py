@@ -14,6 +14,8 @@ from student_trainer.experiments.suites.suite import Suite, available, data_sets
 TEACHERS = {name: f"local:{{data}}-{name}" for name in ("small", "large", "narrow", "wide")}
 NAMES = [f"figure{number}" for number in range(2, 8)] + [f"table{number}" for number in (1, 2, 4, 5)]
 
+START = "title: x\npaper: y\ndata: []\n"
+
 
 def settings(folder: Path, suite: str, **given: Any) -> SuiteSettings:
     values: dict[str, Any] = {
@@ -211,9 +213,12 @@ def test_a_suite_that_is_not_there_names_those_that_are() -> None:
     [
         ("title: x", "paper"),
         ("- a", "valid dict"),
-        ("title: x\npaper: y\ndata: []\nrows: [{name: a}, {name: a}]", "twice"),
-        ("title: x\npaper: y\ndata: []\nrows: [{name: a}]\nbaselines: [b]", "'b'"),
+        (f"{START}rows: [{{name: a}}, {{name: a}}]", "twice"),
+        (f"{START}rows: [{{name: a}}]\nbaselines: [b]", "'b'"),
         ("title: [", "cannot be used"),
+        (f"{START}rows: [{{name: 'r={{ratio}}', each: {{lambda: [1]}}}}]", "for each of ['lambda']"),
+        (f"{START}rows: [{{name: a}}]\nfigure: {{kind: lines, x: ratio}}", "the rows ['a'] do not set"),
+        (f"{START}rows: [{{name: a}}]\nfigure: {{kind: steps}}", "steps needs y"),
     ],
 )
 def test_a_broken_suite_of_one_s_own_is_refused(text: str, said: str, tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def plan(settings: SuiteSettings, suite: Suite) -> Plan:
     runs = [row for row in suite.rows if not row.only_published]
     _refuse_unknown(settings, suite)
     values = {row.name: _values(row, settings, suite) for row in runs}
-    seeds = list(dict.fromkeys(suite.seeds if settings.seeds is None else settings.seeds))
+    seeds = list(dict.fromkeys(settings.seeds or suite.seeds))
     cells: list[Cell] = []
     checked: set[tuple[str, str]] = set()
     for seed in seeds:
@@ -131,7 +131,9 @@ def _refuse_unknown(settings: SuiteSettings, suite: Suite) -> None:
 
 
 def _teachers(row: Row, suite: Suite) -> list[str]:
-    return [] if row.only_published else (suite.settings | row.settings).get("teacher", [])
+    """Their names."""
+    names = [] if row.only_published else (suite.settings | row.settings).get("teacher", [])
+    return names.split(",") if isinstance(names, str) else names
 
 
 def _values(row: Row, settings: SuiteSettings, suite: Suite) -> Callable[[str], dict[str, Any]]:

@@ -16,7 +16,7 @@ def publish(plan: Plan, results: Results, recipes: Mapping[str, Recipe], folder:
     """Writes table.md, figure.svg, figure.png and report.html; gives what they show."""
     found = panels(plan, results)
     suite = plan.suite
-    heading = f"# {suite.paper}: {suite.title}\n\n"
+    heading = f"# {suite.title}\n\nThe paper: {suite.paper}. {suite.note}\n\n"
     (folder / "table.md").write_text(heading + table.markdown(found))
     picture = plots.draw(found, folder)
     text = page(

@@ -39,15 +39,23 @@ class Row(_Strict):
     only_published: bool = False
 
     def expanded(self) -> Iterator["Row"]:
+        """Raises ValueError if its name or its line speaks of a setting that `each` does not have."""
         for values in product(*self.each.values()):
             own = dict(zip(self.each, values, strict=True))
-            yield Row(
-                name=self.name.format(**own),
-                line=self.line.format(**own) or self.name.format(**own),
-                settings=self.settings | own,
-                published=self.published,
-                only_published=self.only_published,
+            yield self.model_copy(
+                update={
+                    "name": self._filled(self.name, own),
+                    "line": self._filled(self.line or self.name, own),
+                    "settings": self.settings | own,
+                    "each": {},
+                }
             )
+
+    def _filled(self, text: str, own: dict[str, Any]) -> str:
+        try:
+            return text.format(**own)
+        except (LookupError, ValueError):
+            raise ValueError(f"rows: {text!r} may hold {{setting}} for each of {list(self.each)}") from None
 
 
 class Figure(_Strict):
@@ -92,7 +100,7 @@ class Suite(_Strict):
     paper: str
     note: str = ""
     data: list[str]
-    seeds: list[int] = [0, 1, 2]
+    seeds: list[int] = Field([0, 1, 2], min_length=1)
     settings: dict[str, Any] = {}
     rows: list[Row] = Field(min_length=1)
     baselines: list[str] = []
@@ -110,6 +118,17 @@ class Suite(_Strict):
         if missing := sorted(set(named) - set(names)):
             raise ValueError(f"rows: {missing} are spoken of, and are not among {names}")
         object.__setattr__(self, "rows", rows)
+        return self
+
+    @model_validator(mode="after")
+    def _figure_can_be_drawn(self) -> Self:
+        figure = self.figure
+        if figure.kind == "steps" and not figure.y:
+            raise ValueError("figure: steps needs y, such as [kl_weight]")
+        points = [row for row in self.rows if not row.only_published and row.name not in figure.levels]
+        lacking = [row.name for row in points if figure.x not in row.settings]
+        if figure.kind == "lines" and lacking:
+            raise ValueError(f"figure: x is {figure.x!r}, which the rows {lacking} do not set")
         return self
 
 

@@ -1,0 +1,213 @@
+"""Settings of a training run: `finetune` and `distill`."""
+
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from student_trainer.config import presets
+from student_trainer.config.presets import Preset
+from student_trainer.config.reading import Layers, Settings, Several, listed
+from student_trainer.data import DataSettings
+from student_trainer.dynamics.adoption import Adoption
+from student_trainer.dynamics.selection import Rounding, Strategy
+from student_trainer.dynamics.supervision import Supervision
+from student_trainer.dynamics.uncertainty import SCORES
+from student_trainer.losses import Divergence
+from teacher_api.messages import HiddenDType
+
+Metric = Literal["accuracy", "f1", "matthews"]
+
+
+class TrainingSettings(DataSettings, Settings):
+    """What every training run has: data, a student, and the paper's recipe (appendix A, D) by default."""
+
+    output: Path = Field(description="folder for the student, its checkpoint, result.json and scalars")
+    student: str = Field(description="pretrained checkpoint to start from: a folder or a hub name")
+    student_layers: Layers = Field(
+        None, description="keep only the first n layers of the checkpoint, or these: 0,2 (0 is the first)"
+    )
+    epochs: float = Field(3, gt=0, description="passes over the training rows")
+    batch_size: int = Field(32, ge=1, description="rows in a step: the N of the paper")
+    learning_rate: float = Field(2e-5, gt=0, description="AdamW's highest rate")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay")
+    warmup: float = Field(0.1, ge=0, le=1, description="share of the steps with rising rate; it falls after")
+    max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped at this norm")
+    max_length: int = Field(128, ge=2, description="longest input of the student, in tokens")
+    seed: int = Field(0, ge=0, description="of the order, the dropout, a fresh head and random choices")
+    metric: Metric = Field("accuracy", description="the score that is reported first")
+    precision: Literal["no", "bf16", "fp16"] = Field("no", description="mixed precision of Accelerate")
+    cpu: bool = Field(False, description="stay on the CPU where there is a GPU")
+    checkpoint_steps: int = Field(100, ge=1, description="steps between two checkpoints")
+    resume: bool = Field(False, description="go on from the output folder's checkpoint, if it has one")
+
+
+class FinetuneSettings(TrainingSettings):
+    """`student-trainer finetune`: a teacher, or a student without a teacher, from labels alone."""
+
+
+class DistillSettings(TrainingSettings):
+    """`student-trainer distill`: which questions are asked, of whom, at what price, and what is learnt."""
+
+    preset: Preset | None = Field(
+        None, description="paper: as its text says; reference: as its released code does; what is set wins"
+    )
+    teacher: Several = Field(
+        [],
+        description="grpc://, grpcs://, http://, https://, local:FOLDER or recorded:FILE; several: a,b, "
+        "smallest first; none: labels alone",
+    )
+    teacher_labels: list[str] | None = Field(
+        None, description="the one teacher's class names in its own order, where its checkpoint has none"
+    )
+    adoption: Adoption = Field(
+        "single",
+        description="of several teachers: ensemble asks all alike; by the student's entropy, hard asks one "
+        "for each instance, soft weighs two (§3.1), soft-batch weighs by the batch's mean",
+    )
+    check_rows: int = Field(
+        64,
+        ge=0,
+        description="validation rows asked first to warn of a bad teacher, for a tenth of the budget at most",
+    )
+    answers: Path = Field(
+        Path("answers.sqlite"), description="kept answers and the ledger: never asked again, in any run"
+    )
+    strategy: Strategy = Field("entropy", description="which instances of a batch are asked about (§3.2)")
+    ratio: float = Field(0.1, gt=0, le=1, description="share of a batch that is asked about: the r of §3.2")
+    ratio_of: Literal["batch", "rows"] = Field(
+        "batch", description="rows: the ratio is the share of all rows that the whole run asks about"
+    )
+    replay: bool = Field(
+        False,
+        description="learn again from the run's own answers when their rows come up, and ask about others "
+        "there: it costs no query",
+    )
+    pool: int | None = Field(
+        None,
+        ge=1,
+        description="choose in rounds among so many rows without an answer, drawn anew each time, instead of "
+        "within each batch; implies replay, and ratio-of rows",
+    )
+    rounds: int = Field(10, ge=1, description="with pool: over the first epoch")
+    warm_start: Literal["none", "random", "coverage"] = Field(
+        "none",
+        description="how the first questions are chosen, before doubt means anything; coverage, with pool, "
+        "takes the rows nearest to the centres of the encoder's vectors (k-means)",
+    )
+    warm_share: float = Field(0.2, gt=0, lt=1, description="of the steps, or the rounds, with a warm start")
+    rounding: Rounding = Field(
+        "nearest",
+        description="of N·r; floor is the released code's choice, spread carries the rest to the next step",
+    )
+    score_dropout: bool = Field(False, description="leave dropout on in the pass that scores doubt")
+    use_labels: bool = Field(
+        True, description="off: train as if no training row had a label, by the teacher's answers alone"
+    )
+    label_loss: Literal["selected", "all"] = Field(
+        "all",
+        description="gold labels, where there are any, count on the whole batch (as in the released code), "
+        "or on the asked instances alone (eq. 10: cheaper to compute, and far worse at small r)",
+    )
+    divergence: Divergence = Field("kl", description="KL(teacher‖student)·τ², eq. 1's direction, or MSE")
+    temperature: float = Field(1.0, gt=0, description="τ of eq. 1")
+    kd_weight: float = Field(0.5, ge=0, le=1, description="λ of eq. 3, λ*_KL of eq. 13")
+    supervision: Supervision = Field(
+        "none",
+        description="also learn from hidden states (eq. 11-12): static, the same weights for all; dynamic, "
+        "weighed by the student's entropy (eq. 13)",
+    )
+    patient_weight: float = Field(20.0, ge=0, description="λ*_PT of eq. 13")
+    layer_map: str = Field(
+        "skip",
+        description="matched layers: skip (every n-th of the teacher), last, or teacher:student, as 2:1,4:2",
+    )
+    pooling: Literal["cls", "mean"] = Field("cls", description="of hidden states, over an instance's tokens")
+    hidden_dtype: HiddenDType = Field(
+        "float32", description="of hidden states on the wire and on disk; float16 halves them"
+    )
+    account: str | None = Field(
+        None,
+        min_length=1,
+        description="runs of one account share budgets, free units and tiers, at the same time too; "
+        "default: the run's own",
+    )
+    budget_queries: int | None = Field(None, ge=1, description="most queries the account may be charged")
+    budget_usd: Decimal | None = Field(None, gt=0, description="most dollars the account may be charged")
+    when_spent: Literal["stop", "labels-only"] = Field("stop", description="what to do without money")
+    price_book: Several = Field(
+        [], description="a book that comes with us, or the path of your own; one, or one for each teacher"
+    )
+    price_feature: Several = Field(
+        ["sentiment"], description="the tariff in the book; one, or one for each teacher"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, given: dict[str, Any]) -> dict[str, Any]:
+        teachers = listed(given.get("teacher"))
+        return presets.applied(given, len(teachers) if isinstance(teachers, list) else 0)
+
+    @property
+    def batch_ratio(self) -> float:
+        """Share of a batch, whatever the ratio is of."""
+        return self.ratio if self.ratio_of == "batch" else self.ratio / max(1.0, self.epochs)
+
+    @property
+    def adopts_by_doubt(self) -> bool:
+        """Whether who is asked depends on the student's doubt."""
+        return self.adoption in ("hard", "soft", "soft-batch")
+
+    @property
+    def student_decides(self) -> bool:
+        """Whether what is asked, or of whom, depends on the student's doubt."""
+        return self.strategy in SCORES or self.adopts_by_doubt
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if not self.teacher:
+            self.strategy, self.ratio = "all", 1.0  # every row's label is there for nothing
+        if self.budget_usd is not None and not self.price_book:
+            raise ValueError("budget_usd: dollars need a tariff; set price_book, or use budget_queries")
+        if not self.teacher and not self.use_labels:
+            raise ValueError("use_labels: without labels and without a teacher there is nothing to learn")
+        if not self.teacher and (self.budget_queries or self.budget_usd):
+            raise ValueError("teacher: a budget without a teacher buys nothing; set teacher, or drop it")
+        return self
+
+    @model_validator(mode="after")
+    def _rounds_fit_together(self) -> Self:
+        if self.pool is not None:
+            self.replay, self.ratio_of = True, "rows"
+            if self.strategy == "all":
+                raise ValueError("pool: there is nothing to choose with strategy all; choose another")
+        elif self.warm_start == "coverage":
+            raise ValueError("warm_start: coverage looks at more than a batch; set pool, or choose random")
+        return self
+
+    @model_validator(mode="after")
+    def _teachers_fit_together(self) -> Self:
+        teachers = len(self.teacher)
+        if teachers > 1 and self.adoption == "single":
+            raise ValueError(
+                f"adoption: single asks one teacher, not {teachers}; choose another, such as soft"
+            )
+        if teachers < 2 and self.adoption != "single":
+            raise ValueError(
+                f"adoption: {self.adoption} chooses among two teachers or more, not {teachers}; name them, "
+                "smallest first, or choose single"
+            )
+        if teachers > 1 and self.teacher_labels:
+            raise ValueError(
+                "teacher_labels: cannot be said of several; give each checkpoint its label names"
+            )
+        for name in ("price_book", "price_feature"):
+            given = len(getattr(self, name))
+            if given > 1 and given != teachers:
+                raise ValueError(
+                    f"{name}: {given} are named for {teachers} teachers; name one, or one for each"
+                )
+        if not teachers and self.supervision != "none":
+            raise ValueError(f"supervision: {self.supervision} needs a teacher's hidden states; set teacher")
+        return self

@@ -180,7 +180,6 @@ def test_the_check_is_made_once_for_runs_that_differ_in_nothing_that_it_looks_at
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"data_sets": {"sst6": "a"}}, r"data_sets: no 'sst6'; known are sst5, imdb"),
         (
             {"teachers": {"small": "local:a"}},
             "teachers: the rows ask large; set teachers, as small=URL,large=URL",
@@ -197,10 +196,10 @@ def test_what_does_not_fit_is_refused(given: dict[str, Any], said: str, tmp_path
         planned(tmp_path, "table1", **given)
 
 
-def test_several_mistakes_are_said_together(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError) as refusal:
-        planned(tmp_path, "table1", data_sets={"sst6": "a"}, teachers={})
-    assert [line.partition(":")[0] for line in str(refusal.value).splitlines()] == ["data_sets", "teachers"]
+def test_ones_own_data_has_a_name_of_its_own(tmp_path: Path) -> None:
+    found = planned(tmp_path, "table1", data_sets={"tickets": "a"})
+    assert {cell.settings.data for cell in found.cells} == {"a"}
+    assert found.left_out == ["rte", "imdb", "cola"]
 
 
 def test_a_suite_that_is_not_there_names_those_that_are() -> None:

@@ -115,19 +115,12 @@ def _wanted(suite: Suite, names: list[str]) -> Suite:
 
 
 def _refuse_unknown(settings: SuiteSettings, suite: Suite) -> None:
-    known = data_sets()
-    mistakes = [
-        f"data_sets: no {name!r}; known are {', '.join(known)}"
-        for name in settings.data_sets
-        if name not in known and name not in suite.data
-    ]
+    """A data set of another name is one's own: it has no score of the paper's, and no settings of its own."""
     needed = list(dict.fromkeys(name for row in suite.rows for name in _teachers(row, suite)))
     missing = [name for name in needed if name not in settings.teachers]
     if missing:
         example = ",".join(f"{name}=URL" for name in needed)
-        mistakes.append(f"teachers: the rows ask {', '.join(missing)}; set teachers, as {example}")
-    if mistakes:
-        raise ConfigError("\n".join(mistakes))
+        raise ConfigError(f"teachers: the rows ask {', '.join(missing)}; set teachers, as {example}")
 
 
 def _teachers(row: Row, suite: Suite) -> list[str]:

@@ -99,7 +99,7 @@ def test_what_was_selected_is_looked_at(figure: str, command: list[object], tmp_
     [
         (("--suite", "table3"), "suite: no 'table3'; choose one of appendix-c, figure2"),
         (("--rows", "harder"), "rows: ['harder'] are not in the suite; it has no KD, small"),
-        (("--data-sets", "mine=folder"), "data_sets: no 'mine'; known are sst5"),
+        (("--data-sets", "mine=nowhere"), "data: 'nowhere'"),
         (("--teachers", "small=local:nowhere,large=local:rte-large"), "nowhere"),
         (("--student", "no/such-student"), "student: 'no/such-student'"),
         (("--layer-map", "9:1"), "layer_map: '9:1'"),

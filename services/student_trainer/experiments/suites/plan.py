@@ -46,8 +46,8 @@ class Plan:
 
 def name_of(data: str, row: Row, seed: int) -> str:
     """A cell's, and its folder's below `cells`."""
-    plain = re.sub(r"[^\w.=-]+", "-", row.name)
-    return f"{data}/{plain}/{seed}"
+    plain = [re.sub(r"[^\w.=-]+", "-", name) for name in (data, row.name)]
+    return "/".join([*plain, str(seed)])
 
 
 def plan(settings: SuiteSettings, suite: Suite) -> Plan:

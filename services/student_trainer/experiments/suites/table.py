@@ -85,8 +85,7 @@ def findings(panels: list[Panel]) -> list[str]:
 def legend(panels: list[Panel]) -> list[str]:
     """How the columns are to be read, a sentence or two each."""
     said = [
-        "Scores: ×100 on the validation set, mean ± sample deviation (runs). "
-        f"{PAPER}: as it is published, of the paper's models and data.",
+        "Scores: ×100 on the validation set, mean ± sample deviation (runs).",
         "asked: questions paid for without a cache; distinct: with one; charged: paid for in this suite, "
         "whose runs share their answers and so depend on the order.",
         "GFLOPs: per instance seen, by the formula that the run follows (as run) and by each of the others; "
@@ -99,6 +98,8 @@ def legend(panels: list[Panel]) -> list[str]:
             f"over best baseline: points above the best of {', '.join(panels[0].suite.baselines)}, seed by "
             f"seed. p: {TEST}, not corrected for the number of rows. *: better, p < {ALPHA:.2g}.",
         )
+    if any(panel.data in row.published for panel in panels for row in panel.suite.rows):
+        said.insert(1, f"{PAPER}: as it is published, of the paper's models and data.")
     if any(panel.kept(entry) is not None for panel in panels for entry in panel.entries):
         said.append("gain kept: share of what full KD gains over no KD; blank where that is noise.")
     if any(entry.runs[0].usd.selected is not None for panel in panels for entry in panel.entries):

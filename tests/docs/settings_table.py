@@ -15,7 +15,13 @@ README = Path(__file__).parents[2] / "README.md"
 
 def tables() -> dict[str, str]:
     """Name of the README's marker -> Markdown table."""
-    from student_trainer.config import AugmentSettings, BenchSettings, DistillSettings, RecordSettings
+    from student_trainer.config import (
+        AugmentSettings,
+        BenchSettings,
+        DistillSettings,
+        RecordSettings,
+        SuiteSettings,
+    )
     from student_trainer.data import DataSettings
     from teacher_server.settings import Settings
 
@@ -23,6 +29,7 @@ def tables() -> dict[str, str]:
         "teacher-server": _table(Settings),
         "student-trainer": _table(DistillSettings),
         "bench": _table(BenchSettings, beside=DistillSettings),
+        "suite": _table(SuiteSettings, beside=DistillSettings),
         "record": _table(RecordSettings, beside=DataSettings),
         "augment": _table(AugmentSettings, beside=DataSettings),
     }

@@ -224,7 +224,7 @@ def test_one_at_a_time(task: Path, server: ServerProcess, tmp_path: Path) -> Non
     flags = ("--data", task, "--teacher", server.url)
     first = Trainer(tmp_path, "record", "--output", OUTPUT, *flags, hold="student_trainer.record._record")
     assert first.wait_for_steps(1)
-    assert "another process records into" in record(tmp_path, *flags, code=2)
+    assert "another process works in" in record(tmp_path, *flags, code=2)
     first.kill()
     record(tmp_path, *flags)
 

@@ -28,7 +28,7 @@ test: venv redis  ## run every test
 	$(BIN)/pytest $(ARGS)
 
 demo: venv  ## distil BBC News on this machine, or DATA=FOLDER; writes runs/demo/*/bench/report.html
-	$(PY) deploy/demo.py $(if $(DATA),--data $(DATA))
+	$(PY) deploy/demo.py $(if $(DATA),--data $(DATA)) $(ARGS)
 
 lint: venv  ## ruff, mypy --strict, import-linter, buf lint, generated code current
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

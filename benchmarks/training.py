@@ -38,6 +38,7 @@ from student_trainer.data import Rows, TaskData
 from student_trainer.learner import Learner
 from student_trainer.loop import distil
 from student_trainer.memory import Memory
+from student_trainer.questions import Distillation
 from student_trainer.run_card import RunCard
 from student_trainer.schedule import Schedule
 from student_trainer.teacher_side import TeacherSide, open_teachers
@@ -144,9 +145,9 @@ def timed(case: Case, rows: Rows, learner: Learner, start: int, steps: int) -> t
     """Seconds a step and the share spent waiting, without the first and the last step."""
     an_epoch = Schedule(len(rows), BATCH, 1, 0).steps_an_epoch
     settings = case.settings.model_copy(update={"epochs": (start + steps) / an_epoch})
-    done = distil(
-        learner, rows, case.teacher.asks, settings, case.teacher.matches, Memory(len(rows), 1), start
-    )
+    memory = Memory(len(rows), 1)
+    work = Distillation(learner, rows, case.teacher.asks, settings, case.teacher.matches, memory)
+    done = distil(work, start)
     next(done)
     began = time.perf_counter()
     waited = sum(step.waited for step in islice(done, steps - 2))

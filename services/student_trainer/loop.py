@@ -4,18 +4,16 @@ A training run without a teacher is the same loop with a teacher that is never t
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from time import perf_counter
 
 import torch
 
 from student_trainer.config import DistillSettings
-from student_trainer.data import Rows
-from student_trainer.learner import Learner
 from student_trainer.memory import Memory
-from student_trainer.objective import Lessons, Match, Predictions, kl_weight, objective
-from student_trainer.questions import Asks, Question, batch_by_batch, refused
+from student_trainer.objective import Lessons, Predictions, kl_weight, objective
+from student_trainer.questions import Asks, Distillation, Question, batch_by_batch, refused
 from student_trainer.rounds import in_rounds
 from student_trainer.schedule import Batch
 from teacher_api.messages import Answer
@@ -41,52 +39,25 @@ class Step:
 Watch = Callable[[Step, int], None]  # told of each step, and how many are planned
 
 
-def distil(
-    learner: Learner,
-    rows: Rows,
-    teachers: Asks,
-    settings: DistillSettings,
-    matches: Sequence[Match],
-    memory: Memory,
-    start: int = 0,
-) -> Iterator[Step]:
+def distil(work: Distillation, start: int = 0) -> Iterator[Step]:
     """Trains the student step by step from `start`, giving each step's account as it is done.
 
     Where a spent budget stops the run, it ends before the first step that it cannot pay whole: that step
     and all after it are then done on resume, as if the larger budget had been there from the start.
-
-    Args:
-        learner: the student, changed in place.
-        rows: the training set.
-        teachers: who answers; answers may come back short when a budget is spent.
-        settings: the dynamics and the objective.
-        matches: how each teacher's outputs meet the student's, the smallest teacher first.
-        memory: of the steps before `start`.
-        start: the first step to do, for a run that resumes.
     """
-    if settings.pool:
-        questions = in_rounds(learner, rows, teachers, settings, matches, memory, start)
-    else:
-        questions = batch_by_batch(learner, rows, teachers, settings, matches, memory, start)
-    for question in questions:
-        step = learn(learner, question, teachers, settings, matches, memory)
+    for question in in_rounds(work, start) if work.settings.pool else batch_by_batch(work, start):
+        step = learn(work, question)
         if step is None:
             return
         yield step
 
 
-def learn(
-    learner: Learner,
-    question: Question,
-    teachers: Asks,
-    settings: DistillSettings,
-    matches: Sequence[Match],
-    memory: Memory,
-) -> Step | None:
+def learn(work: Distillation, question: Question) -> Step | None:
     """One step: the student's forward runs while the answers are on the wire, then eq. 3 and the update.
 
     None, and nothing learnt, if the budget has refused a part of it and is to stop the run.
     """
+    learner, settings, matches, memory = work.learner, work.settings, work.matches, work.memory
     told = known(question, memory) if settings.replay else []
     batch, positions = learnt(question.batch, [*question.asked, *told], settings)
     layers = sorted({layer for match in matches for _, layer in match.layers})
@@ -98,7 +69,7 @@ def learn(
         return None
     again = question.batch[told]
     weights = torch.cat([question.weights, memory.weights[again.rows]])
-    answers += recalled(again, teachers, len(matches))
+    answers += recalled(again, work.teachers, len(matches))
     came = [place for place, row in enumerate(answers) if any(row)]
     new = [place for place in came if place < len(question.asked)]
     memory.remember([question.rows[place] for place in new], question.weights[new])

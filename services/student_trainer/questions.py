@@ -91,27 +91,48 @@ class Question:
         return found
 
 
-def batch_by_batch(
-    learner: Learner,
-    rows: Rows,
-    teachers: Asks,
-    settings: DistillSettings,
-    matches: Sequence[Match],
-    memory: Memory,
-    start: int,
-) -> Iterator[Question]:
+@dataclass(frozen=True)
+class Distillation:
+    """What the loop works with.
+
+    Attributes:
+        learner: the student, changed in place.
+        rows: the training set.
+        teachers: who answers; answers may come back short when a budget is spent.
+        settings: the dynamics and the objective.
+        matches: how each teacher's outputs meet the student's, the smallest teacher first.
+        memory: what was answered before the step that is next.
+    """
+
+    learner: Learner
+    rows: Rows
+    teachers: Asks
+    settings: DistillSettings
+    matches: Sequence[Match]
+    memory: Memory
+
+    @property
+    def schedule(self) -> Schedule:
+        return Schedule.of(self.rows, self.settings)
+
+    def weights(self, doubt: Tensor) -> Tensor:
+        """Of each teacher, by the student's entropy (§3.1): [k] -> [k, T]."""
+        return adopt(doubt, len(self.matches), self.settings.adoption, len(self.matches[0].classes))
+
+
+def batch_by_batch(work: Distillation, start: int) -> Iterator[Question]:
     """The paper's scheme: a share of each batch; with replay, of what is not answered yet."""
-    schedule = Schedule.of(rows, settings)
+    settings, schedule = work.settings, work.schedule
 
     def ask(step: int) -> Question:
-        batch = take(rows, schedule.rows_of(step))
+        batch = take(work.rows, schedule.rows_of(step))
         strategy = strategy_of(settings, step / schedule.total)
         candidates = torch.arange(len(batch))
         if settings.replay:
-            candidates = candidates[~memory.known(batch.rows)]
-        chosen, doubt = choose(batch[candidates.tolist()], len(batch), step, learner, settings, strategy)
-        weights = adopt(doubt, len(matches), settings.adoption, len(matches[0].classes))
-        return Question.send(step, batch, candidates[chosen].tolist(), weights, teachers)
+            candidates = candidates[~work.memory.known(batch.rows)]
+        chosen, doubt = choose(batch[candidates.tolist()], len(batch), step, work.learner, settings, strategy)
+        asked = candidates[chosen].tolist()
+        return Question.send(step, batch, asked, work.weights(doubt), work.teachers)
 
     questions = map(ask, range(start, schedule.total))
     # Questions that depend on nothing learnt or told are sent while the step before them is learnt.

@@ -4,49 +4,35 @@ Each round spends its part of the questions at once; every later batch learns fr
 The same instance is never chosen twice, so the asked are the charged.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from sklearn.cluster import MiniBatchKMeans  # type: ignore[import-untyped]
 from torch import Tensor
 
-from student_trainer.config import DistillSettings
-from student_trainer.data import Rows
-from student_trainer.dynamics.adoption import adopt
 from student_trainer.dynamics.selection import generator_for, how_many, select
 from student_trainer.dynamics.uncertainty import SCORES, entropy
-from student_trainer.learner import Learner
-from student_trainer.memory import Memory
-from student_trainer.objective import Match
-from student_trainer.questions import Asks, Question, doubt_of, refused, strategy_of
+from student_trainer.questions import Distillation, Question, doubt_of, refused, strategy_of
 from student_trainer.schedule import Batch, Schedule, take
 
 
-def in_rounds(
-    learner: Learner,
-    rows: Rows,
-    teachers: Asks,
-    settings: DistillSettings,
-    matches: Sequence[Match],
-    memory: Memory,
-    start: int,
-) -> Iterator[Question]:
+def in_rounds(work: Distillation, start: int) -> Iterator[Question]:
     """Batches that ask nothing; before the first step of a round, its questions are asked and answered.
 
     Ends before a round that the budget cannot pay whole, if it is to stop the run.
     """
-    schedule = Schedule.of(rows, settings)
-    starts = starts_of(settings.rounds, schedule)
-    nobody = torch.zeros(0, len(matches))
+    schedule = work.schedule
+    starts = starts_of(work.settings.rounds, schedule)
+    nobody = torch.zeros(0, len(work.matches))
     for step in range(start, schedule.total):
         told = 0
         for number in (number for number, first in enumerate(starts) if first == step):
-            chosen, weights = choose_round(number, step, learner, rows, settings, matches, memory)
-            told = ask_round(step, take(rows, chosen), weights, teachers, settings, memory)
-            if told < len(chosen) and settings.when_spent == "stop":
+            chosen, weights = choose_round(work, number, step)
+            told = ask_round(work, step, take(work.rows, chosen), weights)
+            if told < len(chosen) and work.settings.when_spent == "stop":
                 return
-        yield Question(step, batch_of(step, rows, schedule, settings, memory), [], nobody, [], told)
+        yield Question(step, batch_of(work, step), [], nobody, [], told)
 
 
 def starts_of(rounds: int, schedule: Schedule) -> list[int]:
@@ -55,55 +41,45 @@ def starts_of(rounds: int, schedule: Schedule) -> list[int]:
     return [number * span // rounds for number in range(rounds)]
 
 
-def choose_round(
-    number: int,
-    step: int,
-    learner: Learner,
-    rows: Rows,
-    settings: DistillSettings,
-    matches: Sequence[Match],
-    memory: Memory,
-) -> tuple[list[int], Tensor]:
+def choose_round(work: Distillation, number: int, step: int) -> tuple[list[int], Tensor]:
     """Row numbers to ask about, the most doubtful first, and the weights of their teachers [k, T].
 
     Doubt is looked for among at most `pool` rows, drawn anew from those without an answer.
     """
-    total = how_many(len(rows), settings.ratio, settings.rounding)
+    settings = work.settings
+    total = how_many(len(work.rows), settings.ratio, settings.rounding)
     k = total * (number + 1) // settings.rounds - total * number // settings.rounds
-    unknown = (~memory.known()).nonzero().flatten()
+    unknown = (~work.memory.known()).nonzero().flatten()
     drawn = torch.randperm(len(unknown), generator=generator_for(settings.seed, step))[: settings.pool]
     pool = unknown[drawn.sort().values]
-    instances = [rows.instances[row] for row in pool.tolist()]
+    instances = [work.rows.instances[row] for row in pool.tolist()]
     strategy = strategy_of(settings, number / settings.rounds)
     logits = torch.zeros(len(pool), 2)
     if strategy in SCORES or settings.adopts_by_doubt:
-        logits = learner.survey(instances)
+        logits = work.learner.survey(instances)
     if strategy == "coverage":
-        places = covering(learner.vectors(instances), k, settings.seed)
+        places = covering(work.learner.vectors(instances), k, settings.seed)
     else:
         places = select(doubt_of(strategy, logits, settings.seed, step), k)
-    doubt = entropy(logits)[places]
-    return pool[places].tolist(), adopt(doubt, len(matches), settings.adoption, len(matches[0].classes))
+    return pool[places].tolist(), work.weights(entropy(logits)[places])
 
 
-def ask_round(
-    step: int, batch: Batch, weights: Tensor, teachers: Asks, settings: DistillSettings, memory: Memory
-) -> int:
+def ask_round(work: Distillation, step: int, batch: Batch, weights: Tensor) -> int:
     """Asks, waits, and remembers what came; how many instances have all of their answers."""
-    question = Question.send(step, batch, list(range(len(batch.rows))), weights, teachers)
+    question = Question.send(step, batch, list(range(len(batch))), weights, work.teachers)
     answers = question.wait()
     came = [place for place, row in enumerate(answers) if any(row)]
-    memory.remember([batch.rows[place] for place in came], weights[came])
+    work.memory.remember([batch.rows[place] for place in came], weights[came])
     return sum(not refused([row], weights[[place]]) for place, row in enumerate(answers))
 
 
-def batch_of(step: int, rows: Rows, schedule: Schedule, settings: DistillSettings, memory: Memory) -> Batch:
+def batch_of(work: Distillation, step: int) -> Batch:
     """The step's own rows; or rows that are known, where nothing is learnt from any other."""
-    if rows.labels is not None and settings.label_loss == "all":
-        return take(rows, schedule.rows_of(step))
-    known = memory.known().nonzero().flatten()
-    drawn = torch.randperm(len(known), generator=generator_for(settings.seed, step))
-    return take(rows, known[drawn[: settings.batch_size]].tolist())
+    if work.rows.labels is not None and work.settings.label_loss == "all":
+        return take(work.rows, work.schedule.rows_of(step))
+    known = work.memory.known().nonzero().flatten()
+    drawn = torch.randperm(len(known), generator=generator_for(work.settings.seed, step))
+    return take(work.rows, known[drawn[: work.settings.batch_size]].tolist())
 
 
 def covering(vectors: Tensor, k: int, seed: int) -> Tensor:

@@ -14,6 +14,7 @@ from student_trainer.evaluate import evaluate
 from student_trainer.learner import Learner
 from student_trainer.loop import Step, Watch, distil
 from student_trainer.memory import Memory
+from student_trainer.questions import Distillation
 from student_trainer.result import RunResult
 from student_trainer.run_card import RunCard
 from student_trainer.schedule import Schedule
@@ -116,8 +117,8 @@ def _train(
     with SummaryWriter(settings.output / "scalars", purge_step=start) as scalars:
         if found:
             checkpoint.restore(learner.accelerator, found)  # last: it sets the random state of the step
-        steps = distil(learner, task.train, teachers.asks, settings, teachers.matches, memory, start)
-        for step in steps:
+        work = Distillation(learner, task.train, teachers.asks, settings, teachers.matches, memory)
+        for step in distil(work, start):
             spell.next_step, spell.waited = step.number + 1, spell.waited + step.waited
             _write(scalars, step)
             if spell.next_step % settings.checkpoint_steps == 0:

@@ -19,7 +19,7 @@ from student_trainer.loop import Step, distil, learnt
 from student_trainer.loop import learn as learn_with
 from student_trainer.memory import Memory
 from student_trainer.objective import Match
-from student_trainer.questions import NoTeacher, Question, choose, one_ahead
+from student_trainer.questions import Distillation, NoTeacher, Question, choose, one_ahead
 from student_trainer.schedule import Batch, Schedule, take
 from teacher_api.messages import Answer, Instance, Outputs
 
@@ -62,11 +62,15 @@ def question(step: int, batch: Batch, asked: list[int], told: Sequence[Sequence[
     return Question(step, batch, asked, torch.ones(len(asked), 1), [answered(told)])
 
 
+def work_of(learner: Learner, settings: DistillSettings, matches: Sequence[Match]) -> Distillation:
+    return Distillation(learner, TASK, NoTeacher(), settings, matches, Memory(len(TASK), len(matches)))
+
+
 def learn(
     learner: Learner, about: Question, settings: DistillSettings, matches: Sequence[Match]
 ) -> Step | None:
     """Without anything to remember."""
-    return learn_with(learner, about, NoTeacher(), settings, matches, Memory(len(TASK), len(matches)))
+    return learn_with(work_of(learner, settings, matches), about)
 
 
 def weights(learner: Learner) -> torch.Tensor:
@@ -198,7 +202,7 @@ def test_the_most_doubtful_are_asked_about(student: Path) -> None:
 def test_a_loop_without_a_teacher_and_one_that_begins_in_the_middle(student: Path) -> None:
     settings = settings_of(teacher=None, batch_size=4, epochs=2)
     learner = learner_of(student, settings)
-    steps = list(distil(learner, TASK, NoTeacher(), settings, SAME, Memory(len(TASK), 1), start=2))
+    steps = list(distil(work_of(learner, settings, SAME), start=2))
     assert [step.number for step in steps] == [2, 3, 4, 5]
     assert all((step.seen, step.answered) == (4, 0) for step in steps)
 

@@ -1,14 +1,14 @@
 """How good a model is on labelled rows: accuracy, F1, Matthews correlation."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef  # type: ignore[import-untyped]
-from transformers import PreTrainedTokenizerBase
+from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from student_trainer.data import Rows, collate
-from teacher_api.messages import Instance
+from teacher_api.messages import Instance, Pooling
 
 
 def evaluate(
@@ -37,7 +37,53 @@ def predict(
     batch_size: int,
     device: torch.device | str = "cpu",
 ) -> torch.Tensor:
-    """Logits float32 [instances, classes] on the CPU, without gradient or dropout, in the instances' order.
+    """Logits float32 [instances, classes] on the CPU, no gradient or dropout, in the order of the instances."""
+    return _by_length(
+        lambda batch: model(**batch).logits,
+        model,
+        tokenizer,
+        instances,
+        max_length,
+        batch_size,
+        device,
+    )
+
+
+def vectors(
+    model: torch.nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    instances: Sequence[Instance],
+    max_length: int,
+    batch_size: int,
+    device: torch.device | str = "cpu",
+    pooling: Pooling = "cls",
+) -> torch.Tensor:
+    """Pooled last hidden states float32 [instances, hidden]; for the rest as `predict`."""
+
+    def last(batch: BatchEncoding) -> torch.Tensor:
+        return pooled(model(**batch, output_hidden_states=True).hidden_states[-1], batch, pooling)
+
+    return _by_length(last, model, tokenizer, instances, max_length, batch_size, device)
+
+
+def pooled(states: torch.Tensor, batch: BatchEncoding, pooling: Pooling) -> torch.Tensor:
+    """As teachers pool: the first token's state, or the mean over all tokens but padding. -> [n, h]."""
+    if pooling == "cls":
+        return states[:, 0]
+    mask: torch.Tensor = batch["attention_mask"][..., None].to(states.dtype)
+    return (states * mask).sum(1) / mask.sum(1)
+
+
+def _by_length(
+    read: Callable[[BatchEncoding], torch.Tensor],
+    model: torch.nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    instances: Sequence[Instance],
+    max_length: int,
+    batch_size: int,
+    device: torch.device | str,
+) -> torch.Tensor:
+    """What is read of each batch, [instances, …] in their order.
 
     Batches are formed by length, longest first: little is padded, and what does not fit fails at once.
     """
@@ -45,9 +91,7 @@ def predict(
     by_length = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)
     with torch.inference_mode(), _eval_mode(model):
         batches = [
-            model(**collate(tokenizer, [instances[i] for i in chosen], max_length, device))
-            .logits.float()
-            .cpu()
+            read(collate(tokenizer, [instances[i] for i in chosen], max_length, device)).float().cpu()
             for chosen in (by_length[i : i + batch_size] for i in range(0, len(by_length), batch_size))
         ]
     return torch.cat(batches)[torch.tensor(by_length).argsort()]

@@ -14,7 +14,7 @@ from transformers import (
 
 from student_trainer.config import TrainingSettings
 from student_trainer.data import collate
-from student_trainer.evaluate import predict
+from student_trainer.evaluate import pooled, predict, vectors
 from student_trainer.layers import Projection
 from student_trainer.objective import Predictions
 from teacher_api.messages import Instance, Pooling
@@ -57,7 +57,7 @@ class Learner:
         self.model.train()
         batch = self._collate(instances)
         output = self.model(**batch, output_hidden_states=bool(layers))
-        states = {layer: _pooled(output.hidden_states[layer], batch, pooling) for layer in layers}
+        states = {layer: pooled(output.hidden_states[layer], batch, pooling) for layer in layers}
         return Predictions(output.logits, states)
 
     @torch.inference_mode()
@@ -69,23 +69,15 @@ class Learner:
 
     def survey(self, instances: Sequence[Instance]) -> Tensor:
         """Predictions about any number of instances, to measure doubt by: [n, C] on the CPU."""
-        settings, device = self.settings, self.accelerator.device
-        return predict(
-            self.model, self.tokenizer, instances, settings.max_length, settings.batch_size, device
-        )
+        return predict(self.model, self.tokenizer, instances, *self._sizes)
 
-    @torch.inference_mode()
     def vectors(self, instances: Sequence[Instance]) -> Tensor:
         """The mean of each instance's last hidden states: [n, h] on the CPU."""
-        self.model.eval()
-        size = self.settings.batch_size
-        parts = [instances[start : start + size] for start in range(0, len(instances), size)]
-        found = []
-        for part in parts:
-            batch = self._collate(part)
-            states = self.model(**batch, output_hidden_states=True).hidden_states[-1]
-            found.append(_pooled(states, batch, "mean").float().cpu())
-        return torch.cat(found)
+        return vectors(self.model, self.tokenizer, instances, *self._sizes, pooling="mean")
+
+    @property
+    def _sizes(self) -> tuple[int, int, torch.device]:
+        return self.settings.max_length, self.settings.batch_size, self.accelerator.device
 
     def update(self, loss: Tensor | None) -> None:
         """One step down the loss. Without a loss (nothing answered, nothing labelled) only time passes."""
@@ -102,11 +94,3 @@ class Learner:
 
     def _collate(self, instances: Sequence[Instance]) -> BatchEncoding:
         return collate(self.tokenizer, instances, self.settings.max_length, self.accelerator.device)
-
-
-def _pooled(states: Tensor, batch: BatchEncoding, pooling: Pooling) -> Tensor:
-    """As teachers pool: the first token's state, or the mean over all tokens but padding. -> [n, h]."""
-    if pooling == "cls":
-        return states[:, 0]
-    mask: Tensor = batch["attention_mask"][..., None].to(states.dtype)
-    return (states * mask).sum(1) / mask.sum(1)

@@ -18,8 +18,9 @@ from sklearn.manifold import TSNE  # type: ignore[import-untyped]
 from student_trainer import data, student
 from student_trainer.config import DistillSettings
 from student_trainer.costs.database import open_database
-from student_trainer.data import TaskData, collate
+from student_trainer.data import TaskData
 from student_trainer.dynamics.uncertainty import entropy
+from student_trainer.evaluate import vectors
 from student_trainer.schedule import Schedule
 from student_trainer.teachers.store import Store
 
@@ -57,8 +58,7 @@ def centre_distance(settings: DistillSettings) -> Points:
     if task.train.labels is None:
         return []
     labels = np.array(task.train.labels)
-    vectors = _vectors(settings, task, range(len(labels)))
-    distances = distances_to_centres(vectors, labels)
+    distances = distances_to_centres(_vectors(settings, task, range(len(labels))), labels)
     known = ((one.step, float(distances[one.row])) for one in _asked(settings) if labels[one.row] >= 0)
     return _by_step(known)
 
@@ -80,9 +80,8 @@ def map_of(settings: DistillSettings) -> dict[str, list[float | None]]:
     rows = sorted({place * total // MAPPED for place in range(MAPPED)})
     schedule = Schedule.of(task.train, settings)
     last = {one.row for one in _asked(settings) if one.step >= schedule.total - schedule.steps_an_epoch}
-    vectors = _vectors(settings, task, rows)
     flat = TSNE(perplexity=min(30, (len(rows) - 1) / 3), init="pca", random_state=settings.seed)
-    across, up = flat.fit_transform(vectors).T.tolist()
+    across, up = flat.fit_transform(_vectors(settings, task, rows)).T.tolist()
     labels = task.train.labels
     return {
         "map_x": across,
@@ -106,18 +105,12 @@ def _by_step(values: Iterable[tuple[int, float]]) -> Points:
     return [(step, float(np.mean(several))) for step, several in sorted(found.items())]
 
 
-@torch.inference_mode()
 def _vectors(settings: DistillSettings, task: TaskData, rows: Sequence[int]) -> Vectors:
     """[len(rows), h] of the run's trained student."""
     device = "cuda" if torch.cuda.is_available() and not settings.cpu else "cpu"
     folder = str(settings.output / "model")
     model, tokenizer = student.load(folder, task.label_names, None, settings.seed)
-    model.eval()  # type: ignore[no-untyped-call]
     model.to(torch.device(device))  # type: ignore[arg-type]  # a decorator hides self from mypy
-    found = []
-    for start in range(0, len(rows), BATCH):
-        instances = [task.train.instances[row] for row in rows[start : start + BATCH]]
-        batch = collate(tokenizer, instances, settings.max_length, device)
-        found.append(model(**batch, output_hidden_states=True).hidden_states[-1][:, 0].float().cpu())
-    vectors: Vectors = torch.cat(found).numpy()
-    return vectors
+    instances = [task.train.instances[row] for row in rows]
+    found: Vectors = vectors(model, tokenizer, instances, settings.max_length, BATCH, device).numpy()
+    return found

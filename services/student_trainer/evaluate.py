@@ -37,7 +37,7 @@ def predict(
     batch_size: int,
     device: torch.device | str = "cpu",
 ) -> torch.Tensor:
-    """Logits float32 [instances, classes] on the CPU, no gradient or dropout, in the order of the instances."""
+    """Logits float32 [instances, classes] on the CPU, no gradient or dropout, in the order of instances."""
     return _by_length(
         lambda batch: model(**batch).logits,
         model,

@@ -42,6 +42,7 @@ class Learner:
             [parameter for module in (model, *wide) for parameter in module.parameters()],
             lr=settings.learning_rate,
             weight_decay=settings.weight_decay,
+            fused=True,  # the plain loop over parameters took a quarter of a step on a CPU
         )
         warmup = round(settings.warmup * total_steps)
         schedule = get_linear_schedule_with_warmup(optimizer, warmup, total_steps)  # type: ignore[no-untyped-call]

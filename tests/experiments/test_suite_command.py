@@ -14,12 +14,12 @@ from rich.console import Console
 from test_report import Strict
 from test_suites import check, settings
 
-from student_trainer.config import ConfigError, DistillSettings, SuiteSettings
+from student_trainer.config import DistillSettings, SuiteSettings
 from student_trainer.experiments.suites import plots, selected, series, table
 from student_trainer.experiments.suites.command import bench_suite
 from student_trainer.experiments.suites.plan import plan
-from student_trainer.experiments.suites.series import READERS
-from student_trainer.experiments.suites.suite import Suite, load
+from student_trainer.experiments.suites.series import READERS, enough
+from student_trainer.experiments.suites.suite import Figure, Suite, load
 from student_trainer.experiments.suites.summary import Entry, Panel, paired_p
 from student_trainer.loop import Watch
 from student_trainer.result import RunResult
@@ -119,20 +119,32 @@ def test_kept_results_are_gone_on_with_from_elsewhere(small: SuiteSettings, tmp_
     assert not (tmp_path / "elsewhere" / "results.jsonl").exists()
 
 
-def test_another_recipe_is_refused_and_says_what_differs(small: SuiteSettings) -> None:
+def test_another_recipe_or_another_teacher_is_another_cell(small: SuiteSettings) -> None:
     go(small, Scored())
     changed = SuiteSettings(**small.model_dump(exclude_unset=True) | {"learning_rate": 0.5})
-    with pytest.raises(ConfigError, match=r"rte/no-KD/0.*another recipe") as refusal:
-        go(changed, Scored())
-    assert "learning_rate: it was 2e-05, now 0.5" in str(refusal.value).splitlines()
+    go(changed, faster := Scored())
+    bench_suite(
+        small, again := Scored(), lambda of: check(of) | {"teacher": "retrained"}, Console(file=io.StringIO())
+    )
+    go(small, back := Scored())
+    assert (len(faster.cells), len(again.cells), len(back.cells)) == (18, 18, 0)
+    assert len(rows(small)) == 54
 
 
-def test_a_teacher_that_was_trained_again_is_another_recipe(small: SuiteSettings) -> None:
-    go(small, Scored())
-    with pytest.raises(ConfigError, match=r"rte/no-KD/0.*\nteacher: it was '', now 'retrained'"):
-        bench_suite(
-            small, Scored(), lambda of: check(of) | {"teacher": "retrained"}, Console(file=io.StringIO())
-        )
+def test_suites_share_a_file_and_what_they_have_in_common(small: SuiteSettings, tmp_path: Path) -> None:
+    """Table 1's KD small is Table 5's KL only, and both have a row without a teacher."""
+    go(small.model_copy(update={"rows": ["no KD", "KD small"], "data_sets": {"rte": "a"}}), Scored())
+    kept = small.output / "results.jsonl"
+    other = {"suite": "table5", "output": tmp_path / "table5", "results": kept, "rows": []}
+    table5 = SuiteSettings(**small.model_dump(exclude_unset=True) | {"data_sets": {"rte": "a"}} | other)
+    go(table5, run := Scored())
+    assert run.cells == [f"rte/{row}/{seed}" for seed in range(3) for row in ("static", "dynamic")]
+
+
+def test_a_figure_takes_only_results_that_have_what_it_draws() -> None:
+    plain, drawn = made_up("all", 1, 0), replace(made_up("all", 1, 0), series={"kl_weight": [0.5]})
+    steps, dots = Figure(kind="steps", y=["kl_weight"]), Figure(kind="dots")
+    assert [enough(steps, plain), enough(steps, drawn), enough(dots, plain)] == [False, True, True]
 
 
 def test_an_interrupted_suite_has_a_report(small: SuiteSettings) -> None:

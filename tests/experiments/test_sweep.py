@@ -1,7 +1,9 @@
 """The plan of a grid, what a cell is given, and what an interrupted grid does when it goes on."""
 
+import fcntl
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -145,6 +147,25 @@ def test_a_row_is_whole_when_it_is_forced_to_disk(tmp_path: Path, monkeypatch: p
     Results(path, recipe).add("all-1-0", made_up("all", 1, 0))
     assert forced == [path.stat().st_size]
     assert Results(path, recipe).all() == [made_up("all", 1, 0)]
+
+
+def test_what_another_process_is_writing_is_not_cut_off(tmp_path: Path) -> None:
+    """A reader waits until the writer's line is whole."""
+    path = tmp_path / "results.jsonl"
+    Results(path, recipe).add("all-1-0", made_up("all", 1, 0))
+    line = path.read_bytes()
+    with path.open("ab") as file, ThreadPoolExecutor(1) as reader:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write(line[:50])
+        file.flush()
+        found = reader.submit(Results, path, recipe)
+        with pytest.raises(TimeoutError):
+            found.result(timeout=0.2)
+        file.write(line[50:])
+        file.flush()
+        fcntl.flock(file, fcntl.LOCK_UN)
+        assert len(found.result(timeout=10)) == 1
+    assert path.read_bytes() == line * 2
 
 
 def test_a_line_that_is_no_result_is_named(settings: BenchSettings, run: FakeRun) -> None:

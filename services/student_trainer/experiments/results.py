@@ -1,11 +1,13 @@
 """`results.jsonl`: a line for each finished cell, on disk before the next cell begins."""
 
+import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pydantic_core import PydanticUndefined
 
@@ -16,7 +18,7 @@ Recipe = Mapping[str, Any]  # all that changes a cell's outcome, as plain JSON v
 
 
 class Results:
-    """Finished cells by name, in the order in which they ended.
+    """Finished cells, in the order in which they ended; several processes may add to one file.
 
     A line counts when it ends with a newline: what a killed process left unfinished is cut off, and its
     cell runs again.
@@ -32,10 +34,10 @@ class Results:
     def __init__(self, path: Path, recipe_of: Callable[[str], Recipe | None]) -> None:
         self._path = path
         self._recipe_of = recipe_of
-        self._rows = dict(self._read())
+        self._rows = {self._key(cell, recipe): result for cell, recipe, result in self._read()}
 
     def __contains__(self, cell: str) -> bool:
-        return cell in self._rows
+        return self.get(cell) is not None
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -44,34 +46,43 @@ class Results:
         return list(self._rows.values())
 
     def get(self, cell: str) -> RunResult | None:
-        return self._rows.get(cell)
+        return self._rows.get(self._key(cell, self._recipe_of(cell)))
 
     def add(self, cell: str, result: RunResult) -> None:
         """Keeps a cell's result: it has reached the disk when this returns."""
+        recipe = self._recipe_of(cell)
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("a") as file:
-            file.write(json.dumps({"cell": cell, "recipe": self._recipe_of(cell)} | asdict(result)) + "\n")
+        with self._path.open("a") as file, _alone_with(file):
+            file.write(json.dumps({"cell": cell, "recipe": recipe} | asdict(result)) + "\n")
             file.flush()
             os.fsync(file.fileno())
-        self._rows[cell] = result
+        self._rows[self._key(cell, recipe)] = result
 
-    def _read(self) -> Iterator[tuple[str, RunResult]]:
+    def _key(self, cell: str, recipe: Recipe | None) -> str:
+        """What a cell's result is found by: here its name."""
+        return cell
+
+    def _read(self) -> Iterator[tuple[str, Recipe, RunResult]]:
         if not self._path.exists():
             return
-        content = self._path.read_bytes()
-        whole = content.rfind(b"\n") + 1
-        if whole < len(content):
-            os.truncate(self._path, whole)
+        with self._path.open("rb+") as file, _alone_with(file):
+            content = file.read()
+            whole = content.rfind(b"\n") + 1
+            file.truncate(whole)
         for number, line in enumerate(content[:whole].splitlines(), start=1):
             yield self._parse(line, f"{self._path}, line {number}")
 
-    def _parse(self, line: bytes, place: str) -> tuple[str, RunResult]:
+    def _parse(self, line: bytes, place: str) -> tuple[str, Recipe, RunResult]:
         try:
             row: dict[str, Any] = json.loads(line)
             cell, recipe = row.pop("cell"), dict(row.pop("recipe"))
             result = RunResult.from_dict(row)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(f"output: {place} is not a result: {error!r}; remove that line") from None
+        self._refuse_another(cell, recipe, place)
+        return cell, recipe, result
+
+    def _refuse_another(self, cell: str, recipe: Recipe, place: str) -> None:
         wanted = self._recipe_of(cell)
         if wanted is not None and (changes := differences(recipe, wanted)):
             refusal = (
@@ -79,7 +90,48 @@ class Results:
                 "take what is there away"
             )
             raise ConfigError("\n".join([refusal, *changes]))
-        return cell, result
+
+
+class SharedResults(Results):
+    """Of several suites, in one file: a cell is found by its recipe, whatever suite it was run for.
+
+    Args:
+        path: as above.
+        recipe_of: of each cell of this suite.
+        enough: whether a result that was kept for another suite has what this one draws.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        recipe_of: Callable[[str], Recipe | None],
+        enough: Callable[[RunResult], bool] = lambda _: True,
+    ) -> None:
+        super().__init__(path, recipe_of)
+        self._enough = enough
+
+    def get(self, cell: str) -> RunResult | None:
+        result = super().get(cell)
+        return result if result is not None and self._enough(result) else None
+
+    def _key(self, cell: str, recipe: Recipe | None) -> str:
+        if recipe is None:
+            return cell
+        said = {name: value for name, value in recipe.items() if value != _default(name)}
+        return json.dumps(said, sort_keys=True)
+
+    def _refuse_another(self, cell: str, recipe: Recipe, place: str) -> None:
+        """Another recipe is another cell."""
+
+
+@contextmanager
+def _alone_with(file: IO[Any]) -> Iterator[None]:
+    """While another process adds a line, its unfinished half is not to be cut off."""
+    fcntl.flock(file, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def differences(before: Recipe, now: Recipe) -> list[str]:

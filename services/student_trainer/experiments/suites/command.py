@@ -4,13 +4,14 @@ Writes results.jsonl, table.md, figure.svg, figure.png and report.html into the 
 """
 
 from dataclasses import replace
+from functools import partial
 
 from rich.console import Console
 
 from student_trainer.alone import alone
 from student_trainer.config import DistillSettings, SuiteSettings
 from student_trainer.experiments.progress import Display
-from student_trainer.experiments.results import Results
+from student_trainer.experiments.results import Results, SharedResults
 from student_trainer.experiments.suites import series, table
 from student_trainer.experiments.suites.forecast import forecast
 from student_trainer.experiments.suites.plan import Check, Plan, plan, recipes
@@ -32,8 +33,8 @@ def bench_suite(settings: SuiteSettings, run: Run, check: Check, console: Consol
         console: where progress is shown; stderr by default. The table goes to stdout.
 
     Raises:
-        ConfigError: no such suite, or names and settings that do not fit it; results of another recipe;
-            another process is at the folder.
+        ConfigError: no such suite, or names and settings that do not fit it; another process is at the
+            folder.
     """
     console = console or Console(stderr=True)
     planned = plan(settings, load(settings.suite))
@@ -44,7 +45,7 @@ def bench_suite(settings: SuiteSettings, run: Run, check: Check, console: Consol
         return
     recipe_of = recipes(planned.cells, check)
     with alone(settings.output):
-        results = Results(path, recipe_of.get)
+        results = SharedResults(path, recipe_of.get, partial(series.enough, planned.suite.figure))
         with Display(planned.cells, results, console) as display:
             noted = _with_series(run, planned.suite.figure)
             for _ in sweep(planned.cells, noted, results, display, settings.keep_models):

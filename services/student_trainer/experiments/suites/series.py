@@ -11,6 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import (  # type: ig
 from student_trainer.config import DistillSettings
 from student_trainer.experiments.suites import selected
 from student_trainer.experiments.suites.suite import Figure
+from student_trainer.result import RunResult
 
 Points = list[tuple[int, float]]  # step, value
 Series = dict[str, list[float | None]]
@@ -29,6 +30,12 @@ def of_run(settings: DistillSettings, steps: int, figure: Figure) -> Series:
         for name, points in found.items()
         if any(not np.isnan(value) for _, value in points)
     }
+
+
+def enough(figure: Figure, result: RunResult) -> bool:
+    """Whether a result, perhaps of another suite, has what the figure draws."""
+    drawn: list[str] = ["map_x"] if figure.kind == "map" else [*figure.y]
+    return not drawn or any(name in result.series for name in drawn)
 
 
 def kl_weight(settings: DistillSettings) -> Points:

@@ -12,10 +12,15 @@ class Memory:
     """Of each training row the weight of each teacher that has answered about it: all zero where none has.
 
     The answers themselves are read back from disk, so this is all that a checkpoint has to hold of them.
+
+    Attributes:
+        weights: [rows, T].
+        temperature: that fitted the student's predictions about the rows asked last, not yet learnt from.
     """
 
     def __init__(self, rows: int, teachers: int) -> None:
         self.weights = torch.zeros(rows, teachers)
+        self.temperature = 1.0
 
     def remember(self, rows: Sequence[int], weights: Tensor) -> None:
         """That these rows were answered, under the weights [k, T] that adoption gave."""
@@ -26,7 +31,7 @@ class Memory:
         return self.weights[rows].any(dim=1)
 
     def state_dict(self) -> dict[str, Tensor]:
-        return {"weights": self.weights}
+        return {"weights": self.weights, "temperature": torch.tensor(self.temperature)}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self.weights = state["weights"]
+        self.weights, self.temperature = state["weights"], float(state["temperature"])

@@ -73,6 +73,11 @@ class Lessons:
         states = [_states(column, match) for column, match in zip(columns, matches, strict=True)]
         return cls(kept, torch.stack(logits, dim=1), states)
 
+    @property
+    def targets(self) -> Tensor:
+        """The teachers' predictions, mixed by their weights: probabilities [m, C]."""
+        return (self.weights[..., None] * self.logits.softmax(dim=-1)).sum(dim=1)
+
     def to(self, device: torch.device) -> "Lessons":
         return Lessons(
             self.weights.to(device), self.logits.to(device), [state.to(device) for state in self.states]

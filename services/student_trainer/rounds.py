@@ -11,8 +11,10 @@ import torch
 from sklearn.cluster import MiniBatchKMeans  # type: ignore[import-untyped]
 from torch import Tensor
 
+from student_trainer.dynamics.calibration import fitting_temperature
 from student_trainer.dynamics.selection import generator_for, how_many, select
 from student_trainer.dynamics.uncertainty import SCORES, entropy
+from student_trainer.objective import Lessons
 from student_trainer.questions import Distillation, Question, doubt_of, refused, strategy_of
 from student_trainer.schedule import Batch, Schedule, take
 
@@ -28,8 +30,8 @@ def in_rounds(work: Distillation, start: int) -> Iterator[Question]:
     for step in range(start, schedule.total):
         told = 0
         for number in (number for number, first in enumerate(starts) if first == step):
-            chosen, weights = choose_round(work, number, step)
-            told = ask_round(work, step, take(work.rows, chosen), weights)
+            chosen, logits = choose_round(work, number, step)
+            told = ask_round(work, step, take(work.rows, chosen), logits)
             if told < len(chosen) and work.settings.when_spent == "stop":
                 return
         yield Question(step, batch_of(work, step), [], nobody, [], told)
@@ -42,7 +44,8 @@ def starts_of(rounds: int, schedule: Schedule) -> list[int]:
 
 
 def choose_round(work: Distillation, number: int, step: int) -> tuple[list[int], Tensor]:
-    """Row numbers to ask about, the most doubtful first, and the weights of their teachers [k, T].
+    """Row numbers to ask about, the most doubtful first, and the student's logits [k, C], zero where nobody
+    looks at them.
 
     Doubt is looked for among at most `pool` rows, drawn anew from those without an answer.
     """
@@ -56,20 +59,24 @@ def choose_round(work: Distillation, number: int, step: int) -> tuple[list[int],
     strategy = strategy_of(settings, number / settings.rounds)
     logits = torch.zeros(len(pool), 2)
     if strategy in SCORES or settings.adopts_by_doubt:
-        logits = work.learner.survey(instances)
+        logits = work.learner.survey(instances) / work.memory.temperature
     if strategy == "coverage":
         places = covering(work.learner.vectors(instances), k, settings.seed)
     else:
         places = select(doubt_of(strategy, logits, settings.seed, step), k)
-    return pool[places].tolist(), work.weights(entropy(logits)[places])
+    return pool[places].tolist(), logits[places]
 
 
-def ask_round(work: Distillation, step: int, batch: Batch, weights: Tensor) -> int:
+def ask_round(work: Distillation, step: int, batch: Batch, logits: Tensor) -> int:
     """Asks, waits, and remembers what came; how many instances have all of their answers."""
+    weights = work.weights(entropy(logits))
     question = Question.send(step, batch, list(range(len(batch))), weights, work.teachers)
     answers = question.wait()
     came = [place for place, row in enumerate(answers) if any(row)]
     work.memory.remember([batch.rows[place] for place in came], weights[came])
+    if came and work.settings.calibrated and logits.any():
+        lessons = Lessons.of([answers[place] for place in came], weights[came], work.matches)
+        work.memory.temperature *= fitting_temperature(logits[came], lessons.targets)
     return sum(not refused([row], weights[[place]]) for place, row in enumerate(answers))
 
 

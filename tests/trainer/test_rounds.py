@@ -31,7 +31,9 @@ def test_rounds_are_spread_over_the_first_epoch() -> None:
 def test_memory_goes_through_a_checkpoint() -> None:
     memory, other = Memory(5, 2), Memory(5, 2)
     memory.remember([3, 1], torch.tensor([[1.0, 0.0], [0.5, 0.5]]))
+    memory.temperature = 2.5
     other.load_state_dict(memory.state_dict())
+    assert other.temperature == 2.5
     assert other.known().tolist() == [False, True, False, True, False]
     assert other.known([3, 0]).tolist() == [True, False]
     assert other.weights[3].tolist() == [1.0, 0.0]
@@ -58,6 +60,19 @@ def test_a_round_never_asks_about_a_row_twice(
     assert len({row for _, row in asked}) == len(asked) == TRAIN // 4
     assert (result["steps"], result["scheme"]) == (36, "in_rounds")
     assert result["questions"]["asked"] == result["questions"]["distinct"] == 48
+
+
+def test_a_calibrated_run_doubts_others_once_it_was_told_something(
+    command, teacher: Path, tmp_path: Path
+) -> None:
+    flags = command(*A_ROUND, teacher=f"local:{teacher}", label_loss="all")
+    train(tmp_path, *flags)
+    train(tmp_path, *flags, "--calibrated", "--output", "other")
+    plain, calibrated = (
+        [row[:2] for row in ledger_of(tmp_path, run) if row[0] >= 0] for run in ("run", "other")
+    )
+    assert len(calibrated) == len(plain) == 48
+    assert calibrated[:12] == plain[:12] and set(calibrated) != set(plain)
 
 
 def test_without_labels_batches_are_of_what_is_known(command, teacher: Path, tmp_path: Path) -> None:
@@ -88,7 +103,9 @@ def test_a_ratio_of_all_rows(command, teacher: Path, tmp_path: Path) -> None:
     assert asked["asked"] == asked["distinct"] == TRAIN // 10
 
 
-@pytest.mark.parametrize("flags", [A_ROUND, ("--replay", "--strategy", "random")], ids=["rounds", "replay"])
+@pytest.mark.parametrize(
+    "flags", [(*A_ROUND, "--calibrated"), ("--replay", "--strategy", "random")], ids=["rounds", "replay"]
+)
 def test_killed_runs_remember_what_they_were_told(
     flags: tuple[str, ...], command, new_server: StartServer, tmp_path: Path
 ) -> None:
@@ -131,6 +148,7 @@ def test_a_budget_ends_a_run_before_a_round_that_it_cannot_pay(
         (("--pool", "9", "--strategy", "all"), "pool: there is nothing to choose"),
         (("--warm-start", "coverage"), "warm_start: coverage looks at more than a batch"),
         (("--warm-share", "1"), "warm_share: "),
+        (("--calibrated",), "calibrated: it learns from round to round"),
     ],
 )
 def test_what_does_not_fit_is_refused(flags: tuple[str, ...], says: str, command, tmp_path: Path) -> None:

@@ -97,6 +97,10 @@ class DistillSettings(TrainingSettings):
         "takes the rows nearest to the centres of the encoder's vectors (k-means)",
     )
     warm_share: float = Field(0.2, gt=0, lt=1, description="of the steps, or the rounds, with a warm start")
+    calibrated: bool = Field(
+        False,
+        description="with pool: measure doubt at the temperature that fitted the answers of the round before",
+    )
     rounding: Rounding = Field(
         "nearest",
         description="of N·r; floor is the released code's choice, spread carries the rest to the next step",
@@ -184,6 +188,8 @@ class DistillSettings(TrainingSettings):
                 raise ValueError("pool: there is nothing to choose with strategy all; choose another")
         elif self.warm_start == "coverage":
             raise ValueError("warm_start: coverage looks at more than a batch; set pool, or choose random")
+        elif self.calibrated:
+            raise ValueError("calibrated: it learns from round to round; set pool, or leave it out")
         return self
 
     @model_validator(mode="after")

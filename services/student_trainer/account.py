@@ -95,7 +95,7 @@ def scheme(settings: DistillSettings, *, labelled: bool) -> str:
     if settings.pool:
         return "in_rounds"
     scored = settings.student_decides
-    if labelled and settings.label_loss == "all":
+    if settings.replay or (labelled and settings.label_loss == "all"):  # batches are whole
         return "two_pass_on_all" if scored else "backward_on_all"
     return "two_pass" if scored else "random"
 

@@ -10,12 +10,12 @@ from time import perf_counter
 
 import torch
 
-from student_trainer.config import DistillSettings
+from student_trainer.dynamics.selection import generator_for
 from student_trainer.memory import Memory
 from student_trainer.objective import Lessons, Predictions, kl_weight, objective
 from student_trainer.questions import Asks, Distillation, Question, batch_by_batch, refused
 from student_trainer.rounds import in_rounds
-from student_trainer.schedule import Batch
+from student_trainer.schedule import Batch, take
 from teacher_api.messages import Answer
 
 NOTHING = Predictions(torch.empty(0, 2), {})  # of no row
@@ -58,8 +58,7 @@ def learn(work: Distillation, question: Question) -> Step | None:
     None, and nothing learnt, if the budget has refused a part of it and is to stop the run.
     """
     learner, settings, matches, memory = work.learner, work.settings, work.matches, work.memory
-    told = known(question, memory) if settings.replay else []
-    batch, positions = learnt(question.batch, [*question.asked, *told], settings)
+    batch, positions = learnt(work, question)
     layers = sorted({layer for match in matches for _, layer in match.layers})
     student = learner.predictions(batch.instances, layers, settings.pooling) if batch.rows else NOTHING
     began = perf_counter()
@@ -67,7 +66,7 @@ def learn(work: Distillation, question: Question) -> Step | None:
     waited = perf_counter() - began
     if settings.teacher and settings.when_spent == "stop" and refused(answers, question.weights):
         return None
-    again = question.batch[told]
+    again = batch[positions[len(question.asked) :]]
     weights = torch.cat([question.weights, memory.weights[again.rows]])
     answers += recalled(again, work.teachers, len(matches))
     came = [place for place, row in enumerate(answers) if any(row)]
@@ -90,23 +89,38 @@ def learn(work: Distillation, question: Question) -> Step | None:
     )
 
 
+def learnt(work: Distillation, question: Question) -> tuple[Batch, list[int]]:
+    """The rows that are learnt from, and the positions in them of those that a teacher speaks about: the
+    asked first, then what is replayed.
+
+    With labels on all, these are the batch. Otherwise only what is taught has anything to teach (of
+    unlabelled rows that is so whatever `label_loss` says): the asked, and a batch filled up with known rows.
+    """
+    settings, batch = work.settings, question.batch
+    if settings.label_loss == "all" and bool((batch.labels >= 0).any()):
+        return batch, [*question.asked, *(known(question, work.memory) if settings.replay else ())]
+    taught = (
+        take(work.rows, [*question.rows, *drawn(work, question)])
+        if settings.replay
+        else batch[question.asked]
+    )
+    return taught, list(range(len(taught)))
+
+
 def known(question: Question, memory: Memory) -> list[int]:
     """Positions in the batch that were answered about in an earlier step, and are not asked about now."""
     before = memory.known(question.batch.rows).nonzero().flatten().tolist()
     return [position for position in before if position not in set(question.asked)]
 
 
+def drawn(work: Distillation, question: Question) -> list[int]:
+    """As many known rows as a batch still holds, drawn anew for each step."""
+    rows = work.memory.known().nonzero().flatten()
+    places = torch.randperm(len(rows), generator=generator_for(work.settings.seed, question.step))
+    return rows[places[: work.settings.batch_size - len(question.asked)]].tolist()
+
+
 def recalled(batch: Batch, teachers: Asks, number: int) -> list[list[Answer | None]]:
     """What each teacher said about each instance, [m][T]."""
     columns = [teachers.kept(batch.instances, teacher) for teacher in range(number)]
     return [list(row) for row in zip(*columns, strict=True)]
-
-
-def learnt(batch: Batch, taught: list[int], settings: DistillSettings) -> tuple[Batch, list[int]]:
-    """The rows that are learnt from, and the places among them of those that a teacher speaks about.
-
-    Of an unlabelled batch only these have anything to teach, whatever `label_loss` says.
-    """
-    if settings.label_loss == "all" and bool((batch.labels >= 0).any()):
-        return batch, taught
-    return batch[taught], list(range(len(taught)))

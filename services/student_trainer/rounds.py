@@ -34,7 +34,7 @@ def in_rounds(work: Distillation, start: int) -> Iterator[Question]:
             told = ask_round(work, step, take(work.rows, chosen), logits)
             if told < len(chosen) and work.settings.when_spent == "stop":
                 return
-        yield Question(step, batch_of(work, step), [], nobody, [], told)
+        yield Question(step, take(work.rows, schedule.rows_of(step)), [], nobody, [], told)
 
 
 def starts_of(rounds: int, schedule: Schedule) -> list[int]:
@@ -78,15 +78,6 @@ def ask_round(work: Distillation, step: int, batch: Batch, logits: Tensor) -> in
         lessons = Lessons.of([answers[place] for place in came], weights[came], work.matches)
         work.memory.temperature *= fitting_temperature(logits[came], lessons.targets)
     return sum(not refused([row], weights[[place]]) for place, row in enumerate(answers))
-
-
-def batch_of(work: Distillation, step: int) -> Batch:
-    """The step's own rows; or rows that are known, where nothing is learnt from any other."""
-    if work.rows.labels is not None and work.settings.label_loss == "all":
-        return take(work.rows, work.schedule.rows_of(step))
-    known = work.memory.known().nonzero().flatten()
-    drawn = torch.randperm(len(known), generator=generator_for(work.settings.seed, step))
-    return take(work.rows, known[drawn[: work.settings.batch_size]].tolist())
 
 
 def covering(vectors: Tensor, k: int, seed: int) -> Tensor:

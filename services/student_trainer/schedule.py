@@ -58,7 +58,7 @@ class Batch:
 
 def take(rows: Rows, numbers: list[int]) -> Batch:
     labels = [-1] * len(numbers) if rows.labels is None else [rows.labels[i] for i in numbers]
-    return Batch(numbers, [rows.instances[i] for i in numbers], torch.tensor(labels))
+    return Batch(numbers, [rows.instances[i] for i in numbers], torch.tensor(labels, dtype=torch.long))
 
 
 @lru_cache(maxsize=2)

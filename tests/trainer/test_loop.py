@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -218,9 +219,29 @@ def test_a_part_of_a_batch() -> None:
 
 @pytest.mark.parametrize(("labels", "learnt_from"), [([0, 1, -1, 2], 4), ([-1, -1, -1, -1], 2)])
 def test_label_loss_on_all_learns_from_the_asked_alone_where_no_row_has_a_label(
-    labels: list[int], learnt_from: int
+    labels: list[int], learnt_from: int, student: Path
 ) -> None:
-    batch = Batch([5, 6, 7, 8], [Instance(str(i)) for i in range(4)], torch.tensor(labels))
-    rows, positions = learnt(batch, [3, 1], settings_of(label_loss="all"))
-    assert len(rows.rows) == learnt_from
-    assert [rows.rows[place] for place in positions] == [8, 6]
+    settings = settings_of(label_loss="all")
+    own = Rows([Instance(str(i)) for i in range(4)], labels)
+    work = replace(work_of(learner_of(student, settings), settings, SAME), rows=own)
+    rows, positions = learnt(work, question(0, take(own, [0, 1, 2, 3]), [3, 1], []))
+    assert len(rows) == learnt_from
+    assert [rows.rows[place] for place in positions] == [3, 1]
+
+
+def test_replay_fills_a_batch_without_labels_up_with_what_is_known(student: Path) -> None:
+    """Three known rows, of other batches too, beside one that is asked about; batches hold three."""
+    settings = settings_of(label_loss="selected", replay=True, batch_size=3)
+    work = work_of(learner_of(student, settings), settings, SAME)
+    work.memory.remember([0, 4, 9], torch.ones(3, 1))
+    found = [learnt(work, question(step, take(TASK, [5, 6, 4]), [1], [])) for step in range(20)]
+    assert all((batch.rows[0], len(batch), positions) == (6, 3, [0, 1, 2]) for batch, positions in found)
+    assert {row for batch, _ in found for row in batch.rows[1:]} == {0, 4, 9}
+
+
+def test_replay_learns_again_from_the_rows_that_come_up_where_labels_count_on_all(student: Path) -> None:
+    settings = settings_of(label_loss="all", replay=True, batch_size=3)
+    work = work_of(learner_of(student, settings), settings, SAME)
+    work.memory.remember([0, 4, 9], torch.ones(3, 1))
+    batch, positions = learnt(work, question(0, take(TASK, [5, 6, 4]), [1], []))
+    assert (batch.rows, positions) == ([5, 6, 4], [1, 2])

@@ -81,8 +81,8 @@ class DistillSettings(TrainingSettings):
     )
     replay: bool = Field(
         False,
-        description="learn again from the run's own answers when their rows come up, and ask about others "
-        "there: it costs no query",
+        description="ask about a row once only, and learn again from the run's own answers: where labels "
+        "count on all when their rows come up, else in every batch, filled up with them; it costs no query",
     )
     pool: int | None = Field(
         None,

@@ -22,10 +22,10 @@ def test_a_second_trainer_is_served_from_the_servers_cache(
     command, by_entropy: Path, new_server: StartServer, tmp_path: Path
 ) -> None:
     server = new_server(*ONE_TEXT_A_RUN)
-    flags = command(teacher=f"grpc://{server.grpc}")
-    first = train(tmp_path, *flags, "--output", "first", "--answers", "others.sqlite")
+    teacher = f"grpc://{server.grpc}"
+    first = train(tmp_path, *command(teacher=teacher, output="first", answers="others.sqlite"))
     before = usage(server)["charged"]
-    second = train(tmp_path, *flags)
+    second = train(tmp_path, *command(teacher=teacher))
     assert second["questions"]["charged"] == second["questions"]["checked"] == 0
     assert second["questions"]["cached"] == first["questions"]["charged"]
     assert second["questions"]["kept"] == first["questions"]["kept"]

@@ -6,6 +6,7 @@ from teacher_api.errors import FingerprintMismatchError, InvalidRequestError
 from teacher_api.messages import Description, Instance, Want
 
 LOGITS_ONLY = Want()
+OPEN = "open"  # the caller's name where no key is asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +17,8 @@ class Question:
         fingerprint: of the teacher that must answer; empty accepts any.
         vocabulary_hash: of the vocabulary of token ids.
         deadline: time.monotonic() after which the caller no longer waits.
+        caller: name of the API key that asks; work is shared out, counted and charged by it.
+        operation: the caller's name for what it is doing; within one, a text is charged once at most.
     """
 
     instances: tuple[Instance, ...]
@@ -23,6 +26,8 @@ class Question:
     fingerprint: str = ""
     vocabulary_hash: str = ""
     deadline: float = float("inf")
+    caller: str = OPEN
+    operation: str = ""
 
 
 def check(question: Question, teacher: Description) -> None:

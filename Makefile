@@ -27,6 +27,10 @@ redis:  ## install a redis-server for the tests, where it is missing and that is
 test: venv redis  ## run every test
 	$(BIN)/pytest $(ARGS)
 
+soak: venv redis  ## run the long tests, for an hour or more; what they find is kept in docs/soak/
+	$(BIN)/pip install --quiet --editable '.[soak]'
+	$(BIN)/pytest tests/soak -m soak --timeout 7200 $(ARGS)
+
 demo: venv  ## distil BBC News on this machine, or DATA=FOLDER; writes runs/demo/*/bench/report.html
 	$(PY) deploy/demo.py $(if $(DATA),--data $(DATA)) $(ARGS)
 
@@ -52,4 +56,4 @@ docs: venv  ## write the README's tables of settings
 format: venv  ## let ruff write the code's layout
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
-.PHONY: help venv redis test demo lint proto proto-check docs format
+.PHONY: help venv redis test soak demo lint proto proto-check docs format

@@ -1,6 +1,7 @@
 """Fixtures for every folder: a tiny model's folder, running servers, a redis-server.
 
-Tests are marked by their folder: `pytest -m server` runs tests/server.
+Tests are marked by their folder: `pytest -m server` runs tests/server. The long ones of tests/soak run
+only when they are asked for: `make soak`.
 """
 
 import os
@@ -10,13 +11,15 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from faces import FaultyServer
 from processes import RedisProcess, ServerProcess, StartServer, redis_missing, start_server
 
 TESTS = Path(__file__).parent
+FAULTY = TESTS / "server" / "faulty_server.py"
 LABELS = ("negative", "neutral", "positive")
 
 
@@ -81,6 +84,17 @@ def new_server(tiny_model: Path, tmp_path: Path) -> Iterator[StartServer]:
     yield start
     for one in running:
         one.kill()
+
+
+@pytest.fixture
+def new_faulty(new_server: StartServer, tmp_path: Path) -> Callable[..., FaultyServer]:
+    """Starts a server of tests/server/faulty_server.py with these flags."""
+
+    def start(*flags: str) -> FaultyServer:
+        runs = tmp_path / "runs"
+        return FaultyServer(new_server(*flags, script=FAULTY, env={"FAULTY_RUNS": str(runs)}), runs)
+
+    return start
 
 
 @pytest.fixture

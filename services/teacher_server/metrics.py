@@ -1,5 +1,7 @@
 """What the server counts and measures, for Prometheus. Each server has a registry of its own."""
 
+import asyncio
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 TEXTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
@@ -22,6 +24,8 @@ class Metrics:
             "teacher_cache_lookups", "Cache lookups, by result", ["result"], registry=registry
         )
         self.requests = Gauge("teacher_requests_open", "Predict requests open now", registry=registry)
+        tasks = Gauge("teacher_tasks", "Tasks of the event loop alive now", registry=registry)
+        tasks.set_function(lambda: len(asyncio.all_tasks()))
         self.queue_texts = Gauge("teacher_queue_texts", "Texts waiting for the model", registry=registry)
         self.expired = Counter(
             "teacher_expired_texts", "Texts dropped before the model ran", registry=registry

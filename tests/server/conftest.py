@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from faces import Face, FaultyServer, OpenFace, OverGrpc, OverHttp
-from processes import ServerProcess, StartServer, start_server
+from processes import ServerProcess, start_server
 
 FAULTY = Path(__file__).with_name("faulty_server.py")
 
@@ -30,17 +30,6 @@ def small(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     running = start_server(tiny_model, folder / "log", *flags, env=env, script=FAULTY)
     yield FaultyServer(running, folder / "runs")
     assert running.stop() == 0
-
-
-@pytest.fixture
-def new_faulty(new_server: StartServer, tmp_path: Path) -> Callable[..., FaultyServer]:
-    """Starts one of the test's own, with these flags."""
-
-    def start(*flags: str) -> FaultyServer:
-        runs = tmp_path / "runs"
-        return FaultyServer(new_server(*flags, script=FAULTY, env={"FAULTY_RUNS": str(runs)}), runs)
-
-    return start
 
 
 @pytest.fixture

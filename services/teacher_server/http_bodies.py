@@ -150,12 +150,7 @@ def error_to_json(error: TeacherError) -> dict[str, Any]:
 
 def bytes_of(answers: Sequence[Answer]) -> int:
     """Bytes of all tensors."""
-    return sum(_bytes(answer.outputs) for answer in answers if answer.outputs is not None)
-
-
-def _bytes(outputs: Outputs) -> int:
-    arrays = (outputs.logits, outputs.mask, *outputs.hidden.values())
-    return sum(array.nbytes for array in arrays if array is not None)
+    return sum(answer.outputs.nbytes for answer in answers if answer.outputs is not None)
 
 
 def _outputs(outputs: Outputs, write: Any) -> dict[str, Any]:

@@ -103,7 +103,11 @@ class FaultyServer:
 
     def seen(self, text: str) -> int:
         """How often the model ran for this text."""
-        return self._runs.read_text().splitlines().count(text) if self._runs.exists() else 0
+        return self.all_seen().count(text)
+
+    def all_seen(self) -> list[str]:
+        """Every text that the model ran for."""
+        return self._runs.read_text().splitlines() if self._runs.exists() else []
 
 
 def grpc_error(error: grpc.aio.AioRpcError) -> TeacherError:

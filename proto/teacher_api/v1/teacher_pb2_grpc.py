@@ -44,6 +44,11 @@ class TeacherServiceStub:
                 request_serializer=teacher__api_dot_v1_dot_teacher__pb2.PredictRequest.SerializeToString,
                 response_deserializer=teacher__api_dot_v1_dot_teacher__pb2.PredictResponse.FromString,
                 _registered_method=True)
+        self.StreamPredict = channel.stream_stream(
+                '/teacher_api.v1.TeacherService/StreamPredict',
+                request_serializer=teacher__api_dot_v1_dot_teacher__pb2.StreamPredictRequest.SerializeToString,
+                response_deserializer=teacher__api_dot_v1_dot_teacher__pb2.StreamPredictResponse.FromString,
+                _registered_method=True)
         self.GetUsage = channel.unary_unary(
                 '/teacher_api.v1.TeacherService/GetUsage',
                 request_serializer=teacher__api_dot_v1_dot_teacher__pb2.GetUsageRequest.SerializeToString,
@@ -68,6 +73,16 @@ class TeacherServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StreamPredict(self, request_iterator, context):
+        """Many questions under way at once, each answered as soon as it can be: whatever a question fails of is
+        said in the place of its answers, and the stream goes on. The server reads no further while as much as
+        it keeps for one stream is under way, or waits for the caller to read it. A message that cannot be read,
+        or is larger than a message may be, ends the stream.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetUsage(self, request, context):
         """What the caller has asked and been charged since the server started.
         """
@@ -87,6 +102,11 @@ def add_TeacherServiceServicer_to_server(servicer, server):
                     servicer.Predict,
                     request_deserializer=teacher__api_dot_v1_dot_teacher__pb2.PredictRequest.FromString,
                     response_serializer=teacher__api_dot_v1_dot_teacher__pb2.PredictResponse.SerializeToString,
+            ),
+            'StreamPredict': grpc.stream_stream_rpc_method_handler(
+                    servicer.StreamPredict,
+                    request_deserializer=teacher__api_dot_v1_dot_teacher__pb2.StreamPredictRequest.FromString,
+                    response_serializer=teacher__api_dot_v1_dot_teacher__pb2.StreamPredictResponse.SerializeToString,
             ),
             'GetUsage': grpc.unary_unary_rpc_method_handler(
                     servicer.GetUsage,
@@ -148,6 +168,33 @@ class TeacherService:
             '/teacher_api.v1.TeacherService/Predict',
             teacher__api_dot_v1_dot_teacher__pb2.PredictRequest.SerializeToString,
             teacher__api_dot_v1_dot_teacher__pb2.PredictResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamPredict(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/teacher_api.v1.TeacherService/StreamPredict',
+            teacher__api_dot_v1_dot_teacher__pb2.StreamPredictRequest.SerializeToString,
+            teacher__api_dot_v1_dot_teacher__pb2.StreamPredictResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -40,6 +40,12 @@ class TeacherServiceStub:
     """What is served: ask this first, and pin the fingerprint in every later question."""
     Predict: _grpc.UnaryUnaryMultiCallable[_teacher_pb2.PredictRequest, _teacher_pb2.PredictResponse]
     """Answers many instances, in the order in which they were asked."""
+    StreamPredict: _grpc.StreamStreamMultiCallable[_teacher_pb2.StreamPredictRequest, _teacher_pb2.StreamPredictResponse]
+    """Many questions under way at once, each answered as soon as it can be: whatever a question fails of is
+    said in the place of its answers, and the stream goes on. The server reads no further while as much as
+    it keeps for one stream is under way, or waits for the caller to read it. A message that cannot be read,
+    or is larger than a message may be, ends the stream.
+    """
     GetUsage: _grpc.UnaryUnaryMultiCallable[_teacher_pb2.GetUsageRequest, _teacher_pb2.GetUsageResponse]
     """What the caller has asked and been charged since the server started."""
 
@@ -50,6 +56,12 @@ class TeacherServiceAsyncStub(TeacherServiceStub):
     """What is served: ask this first, and pin the fingerprint in every later question."""
     Predict: _aio.UnaryUnaryMultiCallable[_teacher_pb2.PredictRequest, _teacher_pb2.PredictResponse]  # type: ignore[assignment]
     """Answers many instances, in the order in which they were asked."""
+    StreamPredict: _aio.StreamStreamMultiCallable[_teacher_pb2.StreamPredictRequest, _teacher_pb2.StreamPredictResponse]  # type: ignore[assignment]
+    """Many questions under way at once, each answered as soon as it can be: whatever a question fails of is
+    said in the place of its answers, and the stream goes on. The server reads no further while as much as
+    it keeps for one stream is under way, or waits for the caller to read it. A message that cannot be read,
+    or is larger than a message may be, ends the stream.
+    """
     GetUsage: _aio.UnaryUnaryMultiCallable[_teacher_pb2.GetUsageRequest, _teacher_pb2.GetUsageResponse]  # type: ignore[assignment]
     """What the caller has asked and been charged since the server started."""
 
@@ -69,6 +81,18 @@ class TeacherServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_teacher_pb2.PredictResponse, _abc.Awaitable[_teacher_pb2.PredictResponse]]:
         """Answers many instances, in the order in which they were asked."""
+
+    @_abc_1.abstractmethod
+    def StreamPredict(
+        self,
+        request_iterator: _MaybeAsyncIterator[_teacher_pb2.StreamPredictRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_teacher_pb2.StreamPredictResponse], _abc.AsyncIterator[_teacher_pb2.StreamPredictResponse]]:
+        """Many questions under way at once, each answered as soon as it can be: whatever a question fails of is
+        said in the place of its answers, and the stream goes on. The server reads no further while as much as
+        it keeps for one stream is under way, or waits for the caller to read it. A message that cannot be read,
+        or is larger than a message may be, ends the stream.
+        """
 
     @_abc_1.abstractmethod
     def GetUsage(

@@ -9,7 +9,7 @@ from typing import Self
 
 from student_trainer.teachers import Options, Teacher, connect
 from teacher_api.errors import TABLE, InternalError, InvalidRequestError, TeacherError
-from teacher_api.messages import Answer, Description, Instance, Outputs, Usage, Want
+from teacher_api.messages import Answer, Description, Instance, Outputs, Usage, Want, most_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ class Client:
 
     def _split(self, instances: Sequence[Instance], want: Want) -> list[list[Instance]]:
         """Parts that pass neither the teacher's instances nor a message's bytes, in either direction."""
-        most = min(self.description.max_instances, MAX_BYTES // self._answer_bytes(want) or 1)
+        most = min(self.description.max_instances, MAX_BYTES // most_bytes(want, self.description) or 1)
         parts: list[list[Instance]] = []
         room = 0
         for instance in instances:
@@ -117,13 +117,6 @@ class Client:
             parts[-1].append(instance)
             room -= size
         return parts
-
-    def _answer_bytes(self, want: Want) -> int:
-        """The most that one answer can hold."""
-        teacher = self.description
-        vectors = len(want.layers) * (teacher.max_length if want.pooling == "none" else 1)
-        itemsize = 2 if want.hidden_dtype == "float16" else 4
-        return 4 * len(teacher.labels) + vectors * teacher.hidden_size * itemsize + teacher.max_length
 
     async def _ask(self, part: list[Instance], want: Want) -> list[Answer]:
         """One part, its failed instances asked again for as long as that may help and patience lasts."""

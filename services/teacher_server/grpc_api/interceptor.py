@@ -1,0 +1,120 @@
+"""Every call is answered, from the error table, whatever goes wrong in its handler."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterable, Callable, Iterator
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+
+from teacher_api.errors import (
+    TABLE,
+    InvalidRequestError,
+    TeacherError,
+    TooLargeError,
+    as_teacher_error,
+    error_to_proto,
+)
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+ERROR_METADATA = "teacher-error-bin"
+OUR_METHODS = "/teacher_api.v1."
+
+log = logging.getLogger(__name__)
+
+
+class AnswersEveryCall(grpc.aio.ServerInterceptor):
+    """Reads the messages itself and turns whatever goes wrong into the error table's code.
+
+    grpc.aio would answer a malformed message with INTERNAL, send any exception's text to the caller,
+    and not answer at all when a handler raises CancelledError.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+
+    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        handler = await continuation(handler_call_details)
+        if handler is None or not handler_call_details.method.startswith(OUR_METHODS):
+            return handler
+        return self._stream(handler) if handler.response_streaming else self._unary(handler)
+
+    def _unary(self, handler: Any) -> Any:
+        read = self._reader(handler.request_deserializer)
+
+        async def answer(data: bytes, context: Context) -> bytes | None:
+            async with _told(context):
+                return self._write(await handler.unary_unary(read(data), context))
+            return None
+
+        return grpc.unary_unary_rpc_method_handler(answer)
+
+    def _stream(self, handler: Any) -> Any:
+        async def answer(requests: AsyncIterable[Message], context: Context) -> None:
+            async with _told(context):
+                await handler.stream_stream(requests, context)
+
+        # Here both ways are taken inside the handler, where what they raise can be told.
+        read = self._reader(handler.request_deserializer)
+        return grpc.stream_stream_rpc_method_handler(answer, read, self._write)
+
+    def _reader(self, parse: Callable[[bytes], Message]) -> Callable[[bytes], Message]:
+        def read(data: bytes) -> Message:
+            if len(data) > self._max_bytes:
+                raise TooLargeError("the request is too large", value=len(data), limit=self._max_bytes)
+            try:
+                return parse(data)
+            except DecodeError:
+                raise InvalidRequestError("not a message of this method") from None
+
+        return read
+
+    def _write(self, response: Message) -> bytes:
+        data = response.SerializeToString()
+        if len(data) > self._max_bytes:
+            raise TooLargeError(
+                "the answers are too large: ask fewer instances at once",
+                value=len(data),
+                limit=self._max_bytes,
+            )
+        return data
+
+
+@contextlib.contextmanager
+def of_the_table() -> Iterator[None]:
+    """Whatever is raised becomes an error of the table, but for the cancellation of a caller who left."""
+    try:
+        yield
+    except TeacherError:
+        raise
+    except asyncio.CancelledError as error:
+        if _was_cancelled():
+            raise  # nobody to answer
+        raise _logged(error) from None
+    except Exception as error:
+        raise _logged(error) from None
+
+
+@contextlib.asynccontextmanager
+async def _told(context: Context) -> Any:
+    """Ends the call with the error's code and text."""
+    try:
+        with of_the_table():
+            yield
+    except TeacherError as error:
+        code = grpc.StatusCode[TABLE[type(error)].grpc_code]
+        detail = error_to_proto(error).SerializeToString()
+        await context.abort(code, str(error), trailing_metadata=((ERROR_METADATA, detail),))
+
+
+def _was_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _logged(error: BaseException) -> TeacherError:
+    log.error("a call failed", exc_info=error)
+    return as_teacher_error(error)

@@ -1,0 +1,47 @@
+"""A gRPC server with all that it speaks: the contract, health, reflection."""
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from teacher_api.v1 import teacher_pb2 as pb
+from teacher_api.v1 import teacher_pb2_grpc as pb_grpc
+from teacher_server.grpc_api.interceptor import AnswersEveryCall
+from teacher_server.grpc_api.service import TeacherService
+from teacher_server.health import Health
+from teacher_server.pipeline import Pipeline
+
+
+async def start_grpc(
+    pipeline: Pipeline, health: Health, host: str, port: int, max_bytes: int
+) -> tuple[grpc.aio.Server, int]:
+    """A running server, and the port that it got.
+
+    Raises:
+        OSError: the address cannot be listened on.
+    """
+    server = grpc.aio.server(interceptors=[AnswersEveryCall(max_bytes)], options=_options(max_bytes))
+    pb_grpc.add_TeacherServiceServicer_to_server(TeacherService(pipeline, max_bytes), server)
+    health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
+    served = (pb.DESCRIPTOR, health_pb2.DESCRIPTOR)
+    names = [service.full_name for file in served for service in file.services_by_name.values()]
+    reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], server)
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    try:
+        bound = server.add_insecure_port(address)
+    except RuntimeError:
+        raise OSError(f"cannot listen on {address}") from None
+    await server.start()
+    return server, bound
+
+
+def _options(max_bytes: int) -> list[tuple[str, int]]:
+    return [
+        # The transport refuses with its own words; up to twice the limit the named error is sent.
+        ("grpc.max_receive_message_length", 2 * max_bytes),
+        ("grpc.max_send_message_length", max_bytes),
+        ("grpc.so_reuseport", 0),  # a port in use must be an error
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", 5000),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", 5000),
+    ]

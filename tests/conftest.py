@@ -76,7 +76,7 @@ def wide_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def server(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """One server with the cache in memory, shared by all tests that do not harm it."""
-    running = start_server(tiny_model, tmp_path_factory.mktemp("server") / "log")
+    running = start_server(tiny_model, tmp_path_factory.mktemp("server") / "log", "--name", "my-org/tiny")
     yield running
     assert running.stop() == 0
 

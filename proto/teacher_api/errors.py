@@ -2,7 +2,8 @@
 
     TeacherError
     ├── InvalidRequestError       the caller's mistake: names the field, the value and the limit
-    │   └── TooLargeError         the request's bytes pass the limit
+    │   ├── TooLargeError         the request's bytes pass the limit
+    │   └── NotFoundError         no model, or no version, of that name is served
     ├── FingerprintMismatchError  the teacher is not, or is no longer, the one that was pinned
     ├── OverloadedError           the queue is full: come back after `retry_after_ms`
     ├── NotReadyError             starting, draining, or out of reach
@@ -59,6 +60,10 @@ class TooLargeError(InvalidRequestError):
     code = "too_large"
 
 
+class NotFoundError(InvalidRequestError):
+    code = "not_found"
+
+
 class FingerprintMismatchError(TeacherError):
     code = "fingerprint_mismatch"
 
@@ -101,6 +106,7 @@ class Wire:
 TABLE: dict[type[TeacherError], Wire] = {
     InvalidRequestError: Wire("INVALID_ARGUMENT", 422, retry=False),
     TooLargeError: Wire("OUT_OF_RANGE", 413, retry=False),
+    NotFoundError: Wire("NOT_FOUND", 404, retry=False),
     FingerprintMismatchError: Wire("FAILED_PRECONDITION", 412, retry=False),
     OverloadedError: Wire("RESOURCE_EXHAUSTED", 429, retry=True),
     NotReadyError: Wire("UNAVAILABLE", 503, retry=True),

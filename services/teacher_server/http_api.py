@@ -19,7 +19,6 @@ from starlette.exceptions import HTTPException
 from teacher_api.errors import (
     TABLE,
     DeadlineExceededError,
-    InternalError,
     InvalidRequestError,
     NotReadyError,
     TeacherError,
@@ -27,17 +26,23 @@ from teacher_api.errors import (
     as_teacher_error,
 )
 from teacher_api.messages import Answer, Description, Usage
+from teacher_server.failures import of_the_table
 from teacher_server.health import Health
 from teacher_server.http_bodies import (
+    LOOP_BYTES,
     Encoding,
     PredictRequest,
     PredictResponse,
     Refusal,
     answer_to_json,
+    as_invalid_request,
     bytes_of,
     error_to_json,
+    legible,
 )
+from teacher_server.http_v2 import make_router
 from teacher_server.metrics import Metrics
+from teacher_server.open_inference import OpenInference
 from teacher_server.pipeline import Pipeline
 
 Message = MutableMapping[str, Any]
@@ -46,7 +51,6 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 BODY_SECONDS = 20  # a body that takes longer is a slow-loris, not a caller
-LOOP_BYTES = 64 * 1024  # of tensors that are written on the event loop; more goes to a thread
 KEEP_ALIVE_SECONDS = 75
 
 log = logging.getLogger(__name__)
@@ -69,7 +73,7 @@ def make_app(pipeline: Pipeline, health: Health, metrics: Metrics, max_bytes: in
 
     @app.post("/v1/predict", response_model=PredictResponse, responses=refusals)
     async def predict(request: Annotated[PredictRequest, Body()]) -> Response:
-        with _no_stray_cancellation():
+        with of_the_table():
             answers = await pipeline.predict(request.question())
         body = await _written(answers, request.encoding, max_bytes)
         fingerprint = json.dumps(pipeline.description.fingerprint)
@@ -89,6 +93,7 @@ def make_app(pipeline: Pipeline, health: Health, metrics: Metrics, max_bytes: in
     async def scraped() -> Response:
         return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
+    app.include_router(make_router(OpenInference(pipeline, health, max_bytes)))
     return Gate(app, max_bytes)
 
 
@@ -104,10 +109,10 @@ class Gate:
                 body = await self._body(scope, receive)
         except TimeoutError:
             late = DeadlineExceededError("the body took too long", limit=f"{BODY_SECONDS} s")
-            await _refusal(late, close=True)(scope, receive, send)
+            await _refusal(late, scope.get("path", ""), close=True)(scope, receive, send)
         except TooLargeError as error:
             # Not closed: uvicorn reads on and discards, so that the caller can read why.
-            await _refusal(error)(scope, receive, send)
+            await _refusal(error, scope["path"])(scope, receive, send)
         else:
             await self._answer(scope, body, receive, send)
 
@@ -184,18 +189,6 @@ async def start_http(app: App, host: str, port: int) -> tuple[InOurLoop, asyncio
     return server, task, listener.getsockname()[1]
 
 
-@contextlib.contextmanager
-def _no_stray_cancellation() -> Iterator[None]:
-    """A CancelledError that nobody asked for would leave the caller without an answer."""
-    try:
-        yield
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
-            raise
-        raise InternalError("the teacher failed; its log has more") from None
-
-
 async def _written(answers: list[Answer], encoding: Encoding, max_bytes: int) -> str:
     size = bytes_of(answers)
     if size > max_bytes:
@@ -223,33 +216,31 @@ def _handlers() -> dict[int | type[Exception], Any]:
     }
 
 
-async def _on_teacher_error(_: Request, error: TeacherError) -> Response:
-    return _refusal(error)
+async def _on_teacher_error(request: Request, error: TeacherError) -> Response:
+    return _refusal(error, request.url.path)
 
 
-async def _on_validation_error(_: Request, error: RequestValidationError) -> Response:
-    first = error.errors()[0]
-    path = () if first["type"] == "json_invalid" else first["loc"][1:]
-    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
-    message = str(first["msg"]).removeprefix("Value error, ")
-    shown = "" if isinstance(first.get("input"), dict | list) else first.get("input", "")
-    return _refusal(InvalidRequestError(message, field=where.removeprefix("."), value=shown))
+async def _on_validation_error(request: Request, error: RequestValidationError) -> Response:
+    return _refusal(as_invalid_request(error.errors(), skipped=1), request.url.path)
 
 
-async def _on_http_exception(_: Request, error: HTTPException) -> Response:
+async def _on_http_exception(request: Request, error: HTTPException) -> Response:
     """FastAPI's own: 400 is a body that cannot be read; 404 and 405 keep their status."""
-    refusal = InvalidRequestError(str(error.detail))
-    return _refusal(refusal) if error.status_code == 400 else _refusal(refusal, status=error.status_code)
+    status = None if error.status_code == 400 else error.status_code
+    return _refusal(InvalidRequestError(str(error.detail)), request.url.path, status=status)
 
 
-async def _on_failure(_: Request, error: Exception) -> Response:
-    return _refusal(as_teacher_error(error))  # Starlette raises the error on; uvicorn logs it
+async def _on_failure(request: Request, error: Exception) -> Response:
+    # Starlette raises the error on; uvicorn logs it.
+    return _refusal(as_teacher_error(error), request.url.path)
 
 
-def _refusal(error: TeacherError, *, status: int | None = None, close: bool = False) -> Response:
+def _refusal(error: TeacherError, path: str, *, status: int | None = None, close: bool = False) -> Response:
     headers = {"connection": "close"} if close else {}
     if error.retry_after_ms:
         headers["retry-after"] = str(math.ceil(error.retry_after_ms / 1000))
-    return JSONResponse(
-        {"error": error_to_json(error)}, status or TABLE[type(error)].http_status, headers=headers
-    )
+    status = status or TABLE[type(error)].http_status
+    told: Any = error_to_json(error)
+    if path.startswith("/v2"):  # the Open Inference Protocol's errors are texts
+        status, told = (400 if status == 422 else status), legible(str(error))
+    return JSONResponse({"error": told}, status, headers=headers)

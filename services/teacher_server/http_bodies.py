@@ -8,13 +8,14 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from teacher_api import tensors
-from teacher_api.errors import TeacherError
+from teacher_api.errors import InvalidRequestError, TeacherError
 from teacher_api.messages import Answer, HiddenDType, Instance, Outputs, Pooling, Want
 from teacher_api.tensors import Array
 from teacher_server.admission import Question
 
 Encoding = Literal["list", "base64"]
 DAY_MS = 86_400_000
+LOOP_BYTES = 64 * 1024  # of tensors that are written on the event loop; more goes to a thread
 
 # What follows bounds the work on a hostile body: of millions of faults only the first is looked for.
 # The lists end at the most that the settings allow; a server's own limits are checked on admission.
@@ -130,6 +131,16 @@ class Refusal(BaseModel):
     error: ErrorBody
 
 
+def as_invalid_request(faults: Sequence[Any], *, skipped: int) -> InvalidRequestError:
+    """The first of pydantic's errors; so many parts of its place are not the body's."""
+    first = faults[0]
+    path = () if first["type"] == "json_invalid" else first["loc"][skipped:]
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
+    message = str(first["msg"]).removeprefix("Value error, ")
+    shown = "" if isinstance(first.get("input"), dict | list) else first.get("input", "")
+    return InvalidRequestError(message, field=where.removeprefix("."), value=shown)
+
+
 def answer_to_json(answer: Answer, encoding: Encoding) -> dict[str, Any]:
     """As AnswerBody; float32 in nested lists reads back as exactly the same number."""
     write = _as_list if encoding == "list" else _as_base64
@@ -142,10 +153,14 @@ def answer_to_json(answer: Answer, encoding: Encoding) -> dict[str, Any]:
 
 
 def error_to_json(error: TeacherError) -> dict[str, Any]:
-    """As ErrorBody. What it quotes may hold lone surrogates, which no one could read."""
+    """As ErrorBody."""
     named = {name: getattr(error, name) for name in ("code", "message", "field", "value", "limit")}
-    legible = {name: text.encode("utf-8", "backslashreplace").decode() for name, text in named.items()}
-    return legible | {"retry_after_ms": error.retry_after_ms}
+    return {name: legible(text) for name, text in named.items()} | {"retry_after_ms": error.retry_after_ms}
+
+
+def legible(text: str) -> str:
+    """What an error quotes may hold lone surrogates, which no one could read."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def bytes_of(answers: Sequence[Answer]) -> int:

@@ -1,9 +1,7 @@
 """Every call is answered, from the error table, whatever goes wrong in its handler."""
 
-import asyncio
 import contextlib
-import logging
-from collections.abc import AsyncIterable, Callable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable
 from typing import Any
 
 import grpc
@@ -14,16 +12,14 @@ from teacher_api.errors import (
     InvalidRequestError,
     TeacherError,
     TooLargeError,
-    as_teacher_error,
     error_to_proto,
 )
+from teacher_server.failures import of_the_table
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 ERROR_METADATA = "teacher-error-bin"
-OUR_METHODS = "/teacher_api.v1."
-
-log = logging.getLogger(__name__)
+OUR_METHODS = ("/teacher_api.v1.", "/inference.")
 
 
 class AnswersEveryCall(grpc.aio.ServerInterceptor):
@@ -83,23 +79,8 @@ class AnswersEveryCall(grpc.aio.ServerInterceptor):
         return data
 
 
-@contextlib.contextmanager
-def of_the_table() -> Iterator[None]:
-    """Whatever is raised becomes an error of the table, but for the cancellation of a caller who left."""
-    try:
-        yield
-    except TeacherError:
-        raise
-    except asyncio.CancelledError as error:
-        if _was_cancelled():
-            raise  # nobody to answer
-        raise _logged(error) from None
-    except Exception as error:
-        raise _logged(error) from None
-
-
 @contextlib.asynccontextmanager
-async def _told(context: Context) -> Any:
+async def _told(context: Context) -> AsyncIterator[None]:
     """Ends the call with the error's code and text."""
     try:
         with of_the_table():
@@ -108,13 +89,3 @@ async def _told(context: Context) -> Any:
         code = grpc.StatusCode[TABLE[type(error)].grpc_code]
         detail = error_to_proto(error).SerializeToString()
         await context.abort(code, str(error), trailing_metadata=((ERROR_METADATA, detail),))
-
-
-def _was_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
-
-
-def _logged(error: BaseException) -> TeacherError:
-    log.error("a call failed", exc_info=error)
-    return as_teacher_error(error)

@@ -1,14 +1,17 @@
-"""A gRPC server with all that it speaks: the contract, health, reflection."""
+"""A gRPC server with all that it speaks: the contract, the Open Inference Protocol, health, reflection."""
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from teacher_api.open_inference import inference_pb2, inference_pb2_grpc
 from teacher_api.v1 import teacher_pb2 as pb
 from teacher_api.v1 import teacher_pb2_grpc as pb_grpc
 from teacher_server.grpc_api.interceptor import AnswersEveryCall
+from teacher_server.grpc_api.open_inference import GRPCInferenceService
 from teacher_server.grpc_api.service import TeacherService
 from teacher_server.health import Health
+from teacher_server.open_inference import OpenInference
 from teacher_server.pipeline import Pipeline
 
 
@@ -22,8 +25,10 @@ async def start_grpc(
     """
     server = grpc.aio.server(interceptors=[AnswersEveryCall(max_bytes)], options=_options(max_bytes))
     pb_grpc.add_TeacherServiceServicer_to_server(TeacherService(pipeline, max_bytes), server)
+    inference = GRPCInferenceService(OpenInference(pipeline, health, max_bytes))
+    inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(inference, server)
     health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
-    served = (pb.DESCRIPTOR, health_pb2.DESCRIPTOR)
+    served = (pb.DESCRIPTOR, inference_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR)
     names = [service.full_name for file in served for service in file.services_by_name.values()]
     reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], server)
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -7,7 +7,8 @@ from teacher_api.errors import TeacherError, TooLargeError, error_to_proto
 from teacher_api.messages import Answer, answer_to_proto, most_bytes
 from teacher_api.v1 import teacher_pb2 as pb
 from teacher_server.admission import Question
-from teacher_server.grpc_api.interceptor import Context, of_the_table
+from teacher_server.failures import of_the_table
+from teacher_server.grpc_api.interceptor import Context
 from teacher_server.grpc_api.questions import question_of
 from teacher_server.pipeline import Pipeline
 

@@ -17,6 +17,7 @@ from student_trainer.data import collate
 from student_trainer.evaluate import pooled, predict, vectors
 from student_trainer.layers import Projection
 from student_trainer.objective import Predictions
+from student_trainer.padding import skip_padding
 from teacher_api.messages import Instance, Pooling
 
 
@@ -36,6 +37,8 @@ class Learner:
     ) -> None:
         self.accelerator = Accelerator(mixed_precision=settings.precision, cpu=settings.cpu)
         self.tokenizer, self.settings = tokenizer, settings
+        if self.accelerator.device.type == "cpu":  # a GPU is faster with few large kernels, padding and all
+            skip_padding(model)
         # Only those with something to learn: a distributed wrapper refuses all others.
         wide = [projection for projection in projections if any(True for _ in projection.parameters())]
         optimizer = torch.optim.AdamW(

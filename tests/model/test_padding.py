@@ -1,6 +1,7 @@
 """A student without padding: the same values and gradients as with it, and the same files."""
 
 import copy
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +24,7 @@ PADDED_STILL = ("deberta-v2", "mpnet")
 TEXTS = ("cat", "the dog asks only what it must know", "", "a student answers", "the cat <pad> asks it")
 SINGLES = [Instance(text) for text in TEXTS]
 PAIRS = [Instance(text, text[::2]) for text in TEXTS]
+SETTINGS = DistillSettings(data="d", output="o", student="s", teacher="local:t", cpu=True)
 Load = Callable[[str], tuple[PreTrainedModel, PreTrainedTokenizerBase]]
 
 
@@ -121,8 +123,7 @@ def test_nothing_of_it_is_saved(kind: str, load: Load, tmp_path: Path) -> None:
 
 def test_a_learner_on_a_cpu_skips_padding(load: Load) -> None:
     plain, tokenizer = load("bert")
-    settings = DistillSettings(data="d", output="o", student="s", teacher="local:t", cpu=True)
-    learner = Learner(copy.deepcopy(plain), tokenizer, settings, total_steps=1)
+    learner = Learner(copy.deepcopy(plain), tokenizer, SETTINGS, total_steps=1)
     told = learner.predictions(SINGLES, [0, 2, 3], "mean")
     batch = collate(tokenizer, SINGLES, 24)
     expected = plain(**batch, output_hidden_states=True)
@@ -135,3 +136,14 @@ def test_a_learner_on_a_cpu_skips_padding(load: Load) -> None:
     torch.testing.assert_close(learner.survey(SINGLES), told.logits, atol=1e-5, rtol=0)
     torch.testing.assert_close(learner.vectors(SINGLES), told.states[3], atol=1e-5, rtol=0)
     assert learner.model.config._attn_implementation != plain.config._attn_implementation
+
+
+def test_memory_as_large_as_the_embeddings_gradient_is_used_again(load: Load) -> None:
+    model, tokenizer = load("bert")
+    Learner(model, tokenizer, SETTINGS, total_steps=1)
+    faults = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(12_000_000)
+        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    assert faults[-1] < 1000  # of 11,719 pages

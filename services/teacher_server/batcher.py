@@ -25,6 +25,7 @@ from teacher_api.errors import (
     as_teacher_error,
 )
 from teacher_api.messages import Instance, Outputs, Want
+from teacher_server.fair_queue import FairQueue
 from teacher_server.metrics import Metrics
 from teacher_server.model import Encoded, Model
 
@@ -47,6 +48,7 @@ class Job:
         future: its outcome, never an exception; cancelled when nobody waits any more.
         deadline: time.monotonic() after which nobody waits.
         waiters: how many wait.
+        caller: whose turn it takes; see fair_queue.py.
     """
 
     key: bytes
@@ -55,6 +57,7 @@ class Job:
     future: asyncio.Future[Outcome]
     deadline: float
     waiters: int = 0
+    caller: str = ""
     encoded: Encoded = field(init=False)
 
     def expired(self, now: float) -> bool:
@@ -62,7 +65,7 @@ class Job:
 
 
 class Batcher:
-    """Answers jobs through one model, in the order of their arrival where padding allows."""
+    """Answers jobs through one model, callers in turn, each in order of arrival where padding allows."""
 
     def __init__(
         self,
@@ -86,7 +89,7 @@ class Batcher:
         self.died: asyncio.Future[None] = self._loop.create_future()
         self._arrivals: queue.SimpleQueue[Sequence[Job] | None] = queue.SimpleQueue()
         self._ready = threading.Condition()  # guards what follows
-        self._waiting: list[Job] = []  # tokenised, oldest first
+        self._waiting: FairQueue[Job] = FairQueue()  # tokenised
         self._queued = 0  # submitted and not yet taken, tokenised or not
         self._last_size = 0  # texts of the batch that ran last: its callers may be about to ask again
         self._closing = False
@@ -163,7 +166,7 @@ class Batcher:
         while (jobs := self._arrivals.get()) is not None:
             failed = self._encode(jobs)
             with self._ready:
-                self._waiting.extend(job for job in jobs if job not in failed)
+                self._waiting.put(job for job in jobs if job not in failed)
                 self._queued -= len(failed)
                 self._ready.notify()
             self._hand_back(list(failed), list(failed.values()))
@@ -196,33 +199,13 @@ class Batcher:
             self._ready.wait_for(lambda: self._waiting or self._closing)
             if not self._waiting:
                 return None
-            now = time.monotonic()
-            expired = [job for job in self._waiting if job.expired(now)]
-            gone = set(expired)
-            alive = [job for job in self._waiting if job not in gone]
-            batch = self._choose(alive)
-            gone.update(batch)
-            self._waiting = [job for job in alive if job not in gone]
-            self._queued -= len(gone)
+            expired = self._waiting.drop_expired(time.monotonic())
+            # Half of the work that there is, the batch that is being answered included.
+            most = max(LEAST_BATCH, (len(self._waiting) + self._last_size + 1) // 2)
+            batch = self._waiting.take(most, self._batch_tokens, padded=not self._model.padding_free)
+            self._queued -= len(expired) + len(batch)
             self._last_size = len(batch)
             return batch, expired
-
-    def _choose(self, waiting: Sequence[Job]) -> list[Job]:
-        """The oldest, and as many more as the budget holds: where padding costs, those nearest in length."""
-        count = max(LEAST_BATCH, (len(waiting) + self._last_size + 1) // 2)
-        padded = not self._model.padding_free
-        if padded and waiting:
-            anchor = waiting[0].encoded.tokens  # the oldest always goes: nobody starves
-            waiting = sorted(waiting, key=lambda job: abs(job.encoded.tokens - anchor))
-        batch: list[Job] = []
-        total = longest = 0
-        for job in waiting[:count]:
-            total += job.encoded.tokens
-            longest = max(longest, job.encoded.tokens)
-            if batch and (longest * (len(batch) + 1) if padded else total) > self._batch_tokens:
-                break
-            batch.append(job)
-        return batch
 
     def _run_batch(self, batch: Sequence[Job]) -> None:
         started = time.perf_counter()

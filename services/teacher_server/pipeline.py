@@ -149,7 +149,9 @@ class Pipeline:
             joined = job is not None
             if job is None:
                 future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-                job = fresh[key] = Job(key, instance, question.want, future, question.deadline)
+                job = fresh[key] = Job(
+                    key, instance, question.want, future, question.deadline, caller=question.caller
+                )
             seats.append(Seat(job, joined))
         self._submit(list(fresh.values()))
         return seats

@@ -94,6 +94,7 @@ class Description:
     poolings: tuple[Pooling, ...] = ("cls", "mean", "none")
     max_instances: int = 128
     max_characters: int = 100_000
+    runtime: str = ""
 
 
 @dataclass(frozen=True)

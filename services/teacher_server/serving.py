@@ -38,7 +38,8 @@ def run(chosen: Settings) -> int:
 
 
 def load_model(chosen: Settings) -> Model:
-    return Model.load(
+    """Loaded and warm: the first answer takes no longer than any other."""
+    model = Model.load(
         chosen.model,
         device=chosen.device,
         dtype=chosen.dtype,
@@ -46,6 +47,10 @@ def load_model(chosen: Settings) -> Model:
         name=chosen.name,
         threads=chosen.threads,
     )
+    model.warm_up(chosen.batch_tokens)
+    teacher = model.description
+    log.info("model ready", extra={"dtype": teacher.dtype, "runtime": teacher.runtime})
+    return model
 
 
 async def serve(chosen: Settings, model: Model) -> int:

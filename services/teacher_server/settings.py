@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-DType = Literal["float32", "bfloat16", "float16"]
+DType = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 Level = Literal["debug", "info", "warning", "error"]
 
 
@@ -40,7 +40,10 @@ class Settings(BaseSettings):
     model: str = Field(min_length=1, description="folder, or hub name, of the checkpoint to serve")
     name: str | None = Field(None, description="name shown by Describe; default: the model's own")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
-    dtype: DType = Field("float32", description="element type in which the model computes")
+    dtype: DType = Field(
+        "float32",
+        description="in which the model computes; auto: bfloat16 where the processor has it; int8: CPU only",
+    )
     max_length: int = Field(128, ge=2, le=8192, description="longest input, in tokens; longer is truncated")
     threads: int | None = Field(None, ge=1, description="CPU threads of the model; default: all cores")
 

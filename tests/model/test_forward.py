@@ -46,7 +46,7 @@ real = st.text(st.characters(codec="utf-8"), max_size=60) | texts
 @pytest.mark.parametrize("kind", RUNTIMES)
 def test_tiny_model_equals_plain_forward(kind: str, tiny: Any, plain: Any) -> None:
     model, alone = Model.load(str(tiny(kind)), max_length=MAX_LENGTH), cache(plain(tiny(kind)))
-    assert model.runtime == RUNTIMES[kind]
+    assert model.description.runtime == RUNTIMES[kind]
     assert model.padding_free == (RUNTIMES[kind] == "packed")
 
     @QUICK

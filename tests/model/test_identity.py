@@ -58,7 +58,9 @@ def test_what_the_server_sets_itself_does_not_count(original: Path, copy: Path) 
     assert described(original).fingerprint == described(copy).fingerprint
 
 
-@pytest.mark.parametrize("options", [{"max_length": 31}, {"dtype": "bfloat16"}, {"dtype": "float16"}])
+@pytest.mark.parametrize(
+    "options", [{"max_length": 31}, *({"dtype": other} for other in ("bfloat16", "float16", "int8"))]
+)
 def test_options_change_it(options: dict[str, Any], original: Path) -> None:
     changed = described(original, **options)
     assert changed.fingerprint != described(original).fingerprint

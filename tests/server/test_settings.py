@@ -30,13 +30,13 @@ def test_all_mistakes_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("TEACHER_QUEUE_TEXTS", "5")
     with pytest.raises(SettingsError) as wrong:
         load(
-            ["--config", str(file), "--batch-tokens", "64", "--dtype", "int8", "--cache", "memcached://:pw@x"]
+            ["--config", str(file), "--batch-tokens", "64", "--dtype", "int4", "--cache", "memcached://:pw@x"]
         )
     mistakes = str(wrong.value).splitlines()
     assert len(mistakes) == 6
     for name, value, remedy in [
         ("model", "", "TEACHER_MODEL"),
-        ("dtype", "'int8'", "float16"),
+        ("dtype", "'int4'", "float16"),
         ("queue_texts", "'5'", "at least max_instances, 128"),
         ("batch_tokens", "'64'", "at least max_length, 128"),
         ("cache", "'memcached://***@x'", "--cache"),

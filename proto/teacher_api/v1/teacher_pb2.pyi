@@ -391,6 +391,7 @@ class DescribeResponse(_message.Message):
     MAX_CHARACTERS_FIELD_NUMBER: _builtins.int
     PARAMETERS_FIELD_NUMBER: _builtins.int
     INTERMEDIATE_SIZE_FIELD_NUMBER: _builtins.int
+    RUNTIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The model's folder or hub name, for people."""
     fingerprint: _builtins.str
@@ -404,7 +405,7 @@ class DescribeResponse(_message.Message):
     hidden_size: _builtins.int
     """Width of a hidden state."""
     dtype: _builtins.str
-    """Element type in which the model computes: float32, bfloat16 or float16."""
+    """In which the model computes: float32, bfloat16, float16, or int8 (linears in 8 bits, float32 beside)."""
     max_instances: _builtins.int
     """Most instances in one request."""
     max_characters: _builtins.int
@@ -413,6 +414,8 @@ class DescribeResponse(_message.Message):
     """Trainable parameters of the model."""
     intermediate_size: _builtins.int
     """Intermediate (feed-forward) width, for counting FLOPs."""
+    runtime: _builtins.str
+    """How batches run: packed (no padding), varlen (no padding, one flash kernel) or padded."""
     @_builtins.property
     def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the classes in the order of the logits."""
@@ -437,10 +440,11 @@ class DescribeResponse(_message.Message):
         max_characters: _builtins.int = ...,
         parameters: _builtins.int = ...,
         intermediate_size: _builtins.int = ...,
+        runtime: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dtype", b"dtype", "fingerprint", b"fingerprint", "hidden_size", b"hidden_size", "intermediate_size", b"intermediate_size", "labels", b"labels", "layers", b"layers", "max_characters", b"max_characters", "max_instances", b"max_instances", "max_length", b"max_length", "name", b"name", "parameters", b"parameters", "poolings", b"poolings", "vocabulary_hash", b"vocabulary_hash"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dtype", b"dtype", "fingerprint", b"fingerprint", "hidden_size", b"hidden_size", "intermediate_size", b"intermediate_size", "labels", b"labels", "layers", b"layers", "max_characters", b"max_characters", "max_instances", b"max_instances", "max_length", b"max_length", "name", b"name", "parameters", b"parameters", "poolings", b"poolings", "runtime", b"runtime", "vocabulary_hash", b"vocabulary_hash"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -52,7 +52,7 @@ class Options:
         ca_file: PEM certificates to trust in place of the system's (grpcs, https).
         timeout_s: seconds that one request may take.
         device: of a teacher in process: "auto" (an accelerator if there is one), or a torch device.
-        dtype: element type in which a teacher in process computes.
+        dtype: in which a teacher in process computes; see teacher-server's setting.
         max_length: tokens at which a teacher in process truncates.
         threads: CPU threads of a teacher in process; None leaves torch's own number.
     """
@@ -61,7 +61,7 @@ class Options:
     ca_file: Path | None = None
     timeout_s: float = 60.0
     device: str = "auto"
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "float32"
     max_length: int = 128
     threads: int | None = None
 

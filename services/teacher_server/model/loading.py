@@ -16,7 +16,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-DType = Literal["float32", "bfloat16", "float16"]
+from teacher_server.model.dtypes import DType, fastest_dtype
+
+AskedDType = Literal["auto"] | DType
 
 
 class ModelError(ValueError):
@@ -25,11 +27,12 @@ class ModelError(ValueError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A classifier in eval mode on its device, and its tokenizer."""
+    """A classifier in eval mode on its device, its tokenizer, and in which numbers it is to compute."""
 
     config: PreTrainedConfig
     tokenizer: PreTrainedTokenizerFast
     network: PreTrainedModel
+    dtype: DType
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -59,21 +62,23 @@ class Checkpoint:
         return limit if limit and limit > 0 else None
 
 
-def load_checkpoint(source: str, device: str, dtype: DType) -> Checkpoint:
+def load_checkpoint(source: str, device: str, dtype: AskedDType) -> Checkpoint:
     """Reads config, tokenizer and safetensors weights; code beside the weights is never run.
 
     Args:
         source: a local folder or a hub name.
         device: "auto" (an accelerator if there is one), or a torch device such as "cpu" or "cuda:1".
-        dtype: in which the model computes.
+        dtype: in which the model computes; "auto" asks the processor.
 
     Raises:
         ModelError: nothing there, pickled or broken weights, no classification head, no fast tokenizer.
     """
     config, place = _config(source), _device(device)
-    network = _network(source, config, dtype)
+    chosen = fastest_dtype(place) if dtype == "auto" else dtype
+    _refuse_int8(chosen, place)
+    network = _network(source, config, "float32" if chosen == "int8" else chosen)
     network.to(place)  # type: ignore[arg-type]  # its own decorator hides Module.to's signature
-    return Checkpoint(config, _tokenizer(source), network)
+    return Checkpoint(config, _tokenizer(source), network, chosen)
 
 
 def position_offset(network: PreTrainedModel) -> int:
@@ -133,6 +138,14 @@ def _network(source: str, config: PreTrainedConfig, dtype: DType) -> PreTrainedM
     assert isinstance(network, PreTrainedModel)
     network.train(False).requires_grad_(False)
     return network
+
+
+def _refuse_int8(dtype: DType, device: torch.device) -> None:
+    able = device.type == "cpu" and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if dtype == "int8" and not able:
+        raise ModelError(
+            f"dtype 'int8' needs a CPU and a torch with oneDNN, not {device}: take bfloat16 there"
+        )
 
 
 def _refuse_pickle(source: str) -> None:

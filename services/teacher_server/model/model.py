@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import torch
 
 from teacher_api.messages import Description, Instance, Outputs, Want
 from teacher_server.model.encoding import Encoded, Encoder
 from teacher_server.model.identity import fingerprint_of
-from teacher_server.model.loading import Checkpoint, DType, load_checkpoint
+from teacher_server.model.int8 import quantise
+from teacher_server.model.loading import AskedDType, Checkpoint, load_checkpoint
 from teacher_server.model.outputs import cut
 from teacher_server.model.runtimes import choose_runtime
 
@@ -23,21 +23,28 @@ class Model:
 
     description: Description
 
-    def __init__(self, checkpoint: Checkpoint, *, name: str, dtype: DType, max_length: int) -> None:
+    def __init__(self, checkpoint: Checkpoint, *, name: str, max_length: int) -> None:
+        dtype = checkpoint.dtype
         self._encoder = Encoder(checkpoint, max_length)
+        # Before the weights are fused and rounded for speed.
+        fingerprint = fingerprint_of(checkpoint, dtype, max_length)
+        parameters = checkpoint.network.num_parameters()
+        self._forward = choose_runtime(checkpoint.network)
+        if dtype == "int8":
+            quantise(checkpoint.network.base_model)
         self.description = Description(
             name=name,
-            fingerprint=fingerprint_of(checkpoint, dtype, max_length),
+            fingerprint=fingerprint,
             labels=checkpoint.labels,
             vocabulary_hash=self._encoder.vocabulary_hash(),
             max_length=max_length,
             layers=checkpoint.config.num_hidden_layers,
             hidden_size=checkpoint.config.hidden_size,
             intermediate_size=checkpoint.intermediate_size,
-            parameters=checkpoint.network.num_parameters(),
+            parameters=parameters,
             dtype=dtype,
+            runtime=self._forward.name,
         )
-        self._forward = choose_runtime(checkpoint.network)
 
     @classmethod
     def load(
@@ -45,7 +52,7 @@ class Model:
         source: str,
         *,
         device: str = "auto",
-        dtype: DType = "float32",
+        dtype: AskedDType = "float32",
         max_length: int = 128,
         name: str | None = None,
         threads: int | None = None,
@@ -55,7 +62,8 @@ class Model:
         Args:
             source: a local folder or a hub name.
             device: "auto" (an accelerator if there is one), or a torch device such as "cpu" or "cuda:1".
-            dtype: in which the model computes.
+            dtype: in which the model computes: "auto" takes bfloat16 where the processor has it; "int8" has
+                8-bit linears on a CPU, and float32 beside.
             max_length: in tokens, special tokens included; longer inputs are truncated.
             name: what people call it; by default the folder's own name, or the hub name.
             threads: of this process's CPU computations; by default torch's choice.
@@ -68,17 +76,12 @@ class Model:
         checkpoint = load_checkpoint(source, device, dtype)
         folder = Path(source)
         shown = name or (folder.resolve().name if folder.is_dir() else source)
-        return cls(checkpoint, name=shown, dtype=dtype, max_length=max_length)
-
-    @property
-    def runtime(self) -> Literal["packed", "padded"]:
-        """How a forward is run; see runtimes.py."""
-        return self._forward.name
+        return cls(checkpoint, name=shown, max_length=max_length)
 
     @property
     def padding_free(self) -> bool:
         """Whether a batch costs only its real tokens, whatever their lengths."""
-        return self.runtime == "packed"
+        return self._forward.name != "padded"
 
     def encode(self, instances: Sequence[Instance]) -> list[Encoded]:
         """Tokenises, truncating at `description.max_length`.
@@ -101,3 +104,10 @@ class Model:
             outputs = cut(states, [wants[row] for row in order])
         placed = dict(zip(order, outputs, strict=True))
         return [placed[row] for row in range(len(encoded))]
+
+    def warm_up(self, tokens: int) -> None:
+        """Runs one text alone, and a batch of up to so many tokens: buffers and kernels are set up once."""
+        (text,) = self._encoder([Instance("warm " * self.description.max_length)])
+        with torch.inference_mode():
+            for count in (1, max(1, tokens // text.tokens)):
+                self._forward([text] * count, hidden=False)

@@ -2,19 +2,20 @@
 padded everywhere else. Both give the same values within float32 rounding.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, groupby, pairwise
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
+from teacher_server.model.attention import Rows, grouped, pack_attention, varlen
 from teacher_server.model.encoding import Encoded
 from teacher_server.model.loading import position_offset, type_count
+
+Name = Literal["packed", "varlen", "padded"]
 
 
 @dataclass(frozen=True)
@@ -36,24 +37,31 @@ class States:
 class Runtime(Protocol):
     """How a forward is run."""
 
-    name: Literal["packed", "padded"]
+    name: Name
 
     def __call__(self, batch: Sequence[Encoded], *, hidden: bool) -> States:
         """One forward over a batch in ascending order of length."""
 
 
 def choose_runtime(network: PreTrainedModel) -> Runtime:
-    """The fastest runtime that gives this architecture's values exactly."""
+    """The fastest runtime that gives this architecture's values exactly on this device."""
     encoder = _ENCODERS.get(network.config.model_type)
-    if encoder is None or getattr(network.config, "is_decoder", False):
+    decodes = getattr(network.config, "is_decoder", False)
+    # On an accelerator one kernel must do for a batch: without flash attention, that is the padded one.
+    on_cpu, flash = network.device.type == "cpu", network.device.type == "cuda" and _half(network.dtype)
+    if encoder is None or decodes or not (on_cpu or flash):
         return Padded(network)
     return Packed(network, encoder)
+
+
+def _half(dtype: torch.dtype) -> bool:
+    return dtype in (torch.float16, torch.bfloat16)
 
 
 class Padded:
     """Rows padded to the longest, with an attention mask: any architecture."""
 
-    name: Literal["packed", "padded"] = "padded"
+    name: Name = "padded"
 
     def __init__(self, network: PreTrainedModel) -> None:
         self._network, self._typed = network, type_count(network) > 1
@@ -77,7 +85,7 @@ class Padded:
 
 
 # Where each architecture keeps its layers. Those listed compute position and type embeddings from the
-# ids given, let attention through transformers' AttentionInterface, and classify by the first token.
+# ids given, hand keyword arguments down to their self-attention, and classify by the first token.
 _ENCODERS = {
     "bert": "encoder",
     "camembert": "encoder",
@@ -91,12 +99,12 @@ _ENCODERS = {
 class Packed:
     """All tokens in one row [1, tokens]; attention runs within each instance: no padding is computed."""
 
-    name: Literal["packed", "padded"] = "packed"
-
     def __init__(self, network: PreTrainedModel, encoder: str) -> None:
         self._network, self._typed = network, type_count(network) > 1
         self._offset, self._pad = position_offset(network), network.config.pad_token_id
-        network.set_attn_implementation("packed")
+        flash = network.device.type == "cuda"
+        self.name: Name = "varlen" if flash else "packed"
+        pack_attention(network.base_model, varlen if flash else grouped)
         # Keeps the last layer's full states: the encoder's output is cut to the first tokens below.
         network.config.tie_last_hidden_states = False
         network.base_model.get_submodule(encoder).register_forward_hook(_first_tokens, with_kwargs=True)
@@ -108,7 +116,8 @@ class Packed:
         if self._typed:
             inputs["token_type_ids"] = _type_ids(batch)[None]
         on_device = {name: tensor.to(device) for name, tensor in inputs.items()}
-        outputs = self._network(**on_device, lengths=lengths, output_hidden_states=hidden)
+        rows = Rows.of(lengths, device)
+        outputs = self._network(**on_device, rows=rows, output_hidden_states=hidden)
         layers = tuple(states[0] for states in outputs.hidden_states) if hidden else ()
         return States(outputs.logits, layers, lengths)
 
@@ -127,56 +136,10 @@ def _first_tokens(
 ) -> BaseModelOutput:
     """Hands the head one row for each instance, [instances, 1, hidden], in place of [1, tokens, hidden]."""
     assert output.last_hidden_state is not None
-    starts = [0, *accumulate(kwargs["lengths"][:-1])]
-    output.last_hidden_state = output.last_hidden_state[0, starts, None]
+    output.last_hidden_state = output.last_hidden_state[0, kwargs["rows"].ends[:-1], None]
     return output
-
-
-def packed_attention(
-    module: torch.nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    *,
-    lengths: Sequence[int],
-    scaling: float | None = None,
-    **kwargs: Any,
-) -> tuple[Tensor, None]:
-    """Attention within each instance; those of equal length, which are neighbours, go together.
-
-    Args:
-        query, key, value: [1, heads, tokens, width].
-        lengths: tokens of each instance, ascending.
-
-    Returns:
-        [1, tokens, heads, width], and None in place of attention weights.
-    """
-    mixed = []
-    for span, shape in _equal_lengths(lengths):
-        q, k, v = (_rows(states, span, shape) for states in (query, key, value))
-        attended = scaled_dot_product_attention(q, k, v, scale=scaling)  # [count, heads, length, width]
-        mixed.append(attended.transpose(1, 2).flatten(0, 1))
-    return torch.cat(mixed)[None], None
-
-
-def _rows(states: Tensor, span: slice, shape: tuple[int, int]) -> Tensor:
-    """Of [1, heads, tokens, width] the tokens of `span` as [instances, heads, length, width]: a view."""
-    heads, _, width = states.shape[1:]
-    return states[0, :, span].view(heads, *shape, width).transpose(0, 1)
-
-
-def _equal_lengths(lengths: Sequence[int]) -> Iterator[tuple[slice, tuple[int, int]]]:
-    """For each run of equal lengths: its tokens, and (instances, length)."""
-    runs = [(len(list(run)), length) for length, run in groupby(lengths)]
-    ends = accumulate((count * length for count, length in runs), initial=0)
-    for (start, end), shape in zip(pairwise(ends), runs, strict=True):
-        yield slice(start, end), shape
 
 
 def _type_ids(batch: Sequence[Encoded]) -> Tensor:
     """Segment ids of all tokens [tokens]."""
     return torch.tensor([index for encoded in batch for index in encoded.type_ids or [0] * encoded.tokens])
-
-
-AttentionInterface.register("packed", packed_attention)

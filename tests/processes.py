@@ -65,7 +65,7 @@ def start_server(
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
-            env=os.environ | {"HF_HUB_OFFLINE": "1"} | (env or {}),
+            env=os.environ | {"HF_HUB_OFFLINE": "1", "TEACHER_NOTICE_SECONDS": "0"} | (env or {}),
         )
     ports_of = dict(part.split("=", 1) for part in _ready_line(process, log).split()[1:])
     return ServerProcess(

@@ -39,7 +39,7 @@ def check(question: Question, teacher: Description) -> None:
     """
     if question.fingerprint not in ("", teacher.fingerprint):
         raise FingerprintMismatchError(
-            "this is another teacher; ask Describe which one",
+            "another teacher than the one pinned is served here; are all replicas started alike?",
             field="fingerprint",
             value=question.fingerprint,
             limit=teacher.fingerprint,

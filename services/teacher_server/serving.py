@@ -64,7 +64,9 @@ async def serve(chosen: Settings, model: Model) -> int:
     app = make_app(pipeline, health, metrics, max_bytes)
     try:
         http, http_task, http_port = await start_http(app, chosen.host, chosen.http_port)
-        grpc, grpc_port = await start_grpc(pipeline, health, chosen.host, chosen.grpc_port, max_bytes)
+        grpc, grpc_port = await start_grpc(
+            pipeline, health, chosen.host, chosen.grpc_port, max_bytes, chosen.connection_seconds
+        )
     except OSError as error:
         raise SettingsError(f"{error}; set host, grpc_port or http_port to a free address") from error
     await health.set(ready=True, reason="")
@@ -75,6 +77,8 @@ async def serve(chosen: Settings, model: Model) -> int:
     dead = pipeline.died.done()
     await health.set(ready=False, reason="the model has stopped" if dead else "draining")
     log.info("stopping", extra={"reason": health.reason})
+    # Clients and load balancers learn of it before anyone is refused.
+    await asyncio.sleep(0 if dead else chosen.notice_seconds)
     await pipeline.drain(chosen.drain_seconds)
     http.should_exit = True
     await asyncio.gather(grpc.stop(LAST_WORDS_SECONDS), http_task)

@@ -67,6 +67,12 @@ class Settings(BaseSettings):
     cache_mib: int = Field(256, ge=0, description="most MiB of answers kept in this process's memory")
     cache_ttl_seconds: int = Field(0, ge=0, description="seconds that Redis keeps an answer; 0: no end")
 
+    connection_seconds: int = Field(
+        60, ge=1, description="seconds after which a gRPC client must connect, and look for replicas, again"
+    )
+    notice_seconds: float = Field(
+        2, ge=0, description="seconds from not ready, after SIGTERM, until new requests are refused"
+    )
     drain_seconds: float = Field(30, ge=0, description="seconds given to running requests after SIGTERM")
     log_level: Level = Field("info", description="least level that is logged to stderr")
 

@@ -14,7 +14,8 @@ from teacher_api.tensors import TensorError
 from teacher_api.v1 import teacher_pb2 as pb
 
 FORMS = (
-    "grpc://host:port, grpcs://host:port, http://host:port, https://host:port, local:DIR, or recorded:FILE"
+    "grpc://host:port, grpcs://host:port, http://host:port, https://host:port, local:DIR, or recorded:FILE; "
+    "several gRPC servers of one teacher are grpc://host:port+host:port"
 )
 
 
@@ -91,7 +92,7 @@ def connect(url: str, options: Options | None = None) -> Teacher:
     if scheme in ("grpc", "grpcs"):
         from student_trainer.teachers.over_grpc import GrpcTeacher  # noqa: PLC0415
 
-        return GrpcTeacher(_address(url), options, secure=scheme == "grpcs")
+        return GrpcTeacher(_places(url), options, secure=scheme == "grpcs")
     if scheme in ("http", "https"):
         from student_trainer.teachers.over_http import HttpTeacher  # noqa: PLC0415
 
@@ -108,7 +109,10 @@ def answers_from_response(response: pb.PredictResponse, asked: int, pinned: str)
     """
     if pinned and response.fingerprint != pinned:
         raise FingerprintMismatchError(
-            "another teacher answered than the one pinned", field="fingerprint", value=response.fingerprint
+            "another teacher answered than the one pinned",
+            field="fingerprint",
+            value=response.fingerprint,
+            limit=pinned,
         )
     if len(response.answers) != asked:
         raise InternalError(
@@ -118,6 +122,14 @@ def answers_from_response(response: pb.PredictResponse, asked: int, pinned: str)
         return [answer_from_proto(answer) for answer in response.answers]
     except TensorError as error:
         raise InternalError(f"the teacher sent a corrupt answer: {error}") from error
+
+
+def _places(url: str) -> list[str]:
+    scheme, _, rest = url.partition("://")
+    try:
+        return [_address(f"{scheme}://{place}") for place in rest.split("+")]
+    except TeacherUrlError:
+        raise TeacherUrlError(f"teacher {url!r} is not hosts and ports; use {FORMS}") from None
 
 
 def _address(url: str) -> str:

@@ -1,13 +1,16 @@
-"""A teacher over gRPC: round-robin over a name's addresses, leaving out those that are not healthy."""
+"""A teacher over gRPC: round-robin over its replicas, leaving out those that are not healthy."""
 
+import asyncio
 import json
 from collections.abc import Awaitable, Sequence
+from functools import partial
 from typing import TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError
 
 from student_trainer.teachers import Options, answers_from_response
+from student_trainer.teachers.replicas import look_up_all, one_teacher, target_of
 from teacher_api.errors import (
     InvalidRequestError,
     TeacherError,
@@ -31,6 +34,7 @@ from teacher_api.v1.teacher_pb2_grpc import TeacherServiceStub
 T = TypeVar("T")
 
 MAX_MESSAGE_BYTES = 8 * 2**20
+REPLICA_S = 5.0  # that one of several replicas has to say what it is; a run begins without those that hang
 
 _SERVICE_CONFIG = {
     # Health checking of the client's side works with round_robin only, not with the default policy.
@@ -40,10 +44,11 @@ _SERVICE_CONFIG = {
         {
             "name": [{"service": "teacher_api.v1.TeacherService"}],
             "retryPolicy": {
-                "maxAttempts": 3,
+                "maxAttempts": 4,  # one replica killed, the next one hung, the third restarting
                 "initialBackoff": "0.1s",
                 "maxBackoff": "1s",
                 "backoffMultiplier": 2,
+                # Another replica may be there. Who is overloaded says when to come back: the Client waits.
                 "retryableStatusCodes": ["UNAVAILABLE"],
             },
         }
@@ -54,11 +59,15 @@ _SERVICE_CONFIG = {
 _CHANNEL = [
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    # Pings notice a server that hangs; more often than it allows, they would end in GOAWAY. Keepalive
-    # alone takes a minute: the ping's own time-out must be short as well.
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
-    ("grpc.http2.ping_timeout_ms", 5_000),
+    # Pings notice within 2 s that a server hangs, and its calls are retried elsewhere. Keepalive alone
+    # takes a minute: the ping's own time-out must be short as well. A server or proxy that allows fewer
+    # pings says so, and gRPC sends fewer.
+    ("grpc.keepalive_time_ms", 1_000),
+    ("grpc.keepalive_timeout_ms", 900),
+    ("grpc.http2.ping_timeout_ms", 900),
+    ("grpc.http2.max_pings_without_data", 0),  # no limit: who waits for an answer sends no data
+    # A name is looked up again when a connection ends, not more often than this; by default, 30 s.
+    ("grpc.dns_min_time_between_resolutions_ms", 2_000),
     # A restarted server is found again within seconds, not after gRPC's two minutes.
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.min_reconnect_backoff_ms", 1_000),
@@ -68,17 +77,38 @@ _CHANNEL = [
 
 
 class GrpcTeacher:
-    """The teacher at `address` (host:port, or a name with many addresses and a port)."""
+    """The teacher whose replicas listen at `places` (host:port each; one may be a name of many addresses)."""
 
-    def __init__(self, address: str, options: Options, *, secure: bool = False) -> None:
-        self._channel = _channel(address, options, secure)
+    def __init__(self, places: Sequence[str], options: Options, *, secure: bool = False) -> None:
+        self._places = places
+        self._open = partial(_channel, authority=places[0], options=options, secure=secure)
+        self._channel = self._open(target_of(places))
         self._stub = TeacherServiceStub(self._channel)
         self._metadata = (("authorization", f"Bearer {options.api_key}"),) if options.api_key else ()
         self._timeout = options.timeout_s
 
     async def describe(self) -> Description:
+        """What all replicas are that can be reached now.
+
+        Raises:
+            FingerprintMismatchError: they are not one teacher; names two that differ.
+        """
+        addresses = await look_up_all(self._places)
+        if len(addresses) > 1:
+            told = await asyncio.gather(*map(self._describe_at, addresses), return_exceptions=True)
+            return one_teacher(dict(zip(addresses, told, strict=True)), listed=len(self._places) > 1)
         call = self._stub.Describe(pb.DescribeRequest(), timeout=self._timeout, metadata=self._metadata)
         return description_from_proto(await _result(call))
+
+    async def _describe_at(self, address: str) -> Description:
+        """What one replica is, asked over a connection of its own."""
+        scheme = "ipv6" if address.startswith("[") else "ipv4"
+        async with self._open(f"{scheme}:{address}") as channel:
+            seconds = min(REPLICA_S, self._timeout)
+            call = TeacherServiceStub(channel).Describe(
+                pb.DescribeRequest(), timeout=seconds, metadata=self._metadata
+            )
+            return description_from_proto(await _result(call))
 
     async def predict(self, instances: Sequence[Instance], want: Want, fingerprint: str) -> list[Answer]:
         try:
@@ -96,11 +126,13 @@ class GrpcTeacher:
         await self._channel.close()
 
 
-def _channel(address: str, options: Options, secure: bool) -> grpc.aio.Channel:
+def _channel(target: str, authority: str, options: Options, secure: bool) -> grpc.aio.Channel:
+    """`authority` is the host:port for which every replica's certificate must stand."""
+    arguments = [*_CHANNEL, ("grpc.default_authority", authority)]
     if not secure:
-        return grpc.aio.insecure_channel(address, _CHANNEL)
+        return grpc.aio.insecure_channel(target, arguments)
     trusted = options.ca_file.read_bytes() if options.ca_file else None
-    return grpc.aio.secure_channel(address, grpc.ssl_channel_credentials(trusted), _CHANNEL)
+    return grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(trusted), arguments)
 
 
 async def _result(call: Awaitable[T]) -> T:

@@ -16,14 +16,15 @@ from teacher_server.pipeline import Pipeline
 
 
 async def start_grpc(
-    pipeline: Pipeline, health: Health, host: str, port: int, max_bytes: int
+    pipeline: Pipeline, health: Health, host: str, port: int, max_bytes: int, connection_seconds: int
 ) -> tuple[grpc.aio.Server, int]:
     """A running server, and the port that it got.
 
     Raises:
         OSError: the address cannot be listened on.
     """
-    server = grpc.aio.server(interceptors=[AnswersEveryCall(max_bytes)], options=_options(max_bytes))
+    options = _options(max_bytes, connection_seconds)
+    server = grpc.aio.server(interceptors=[AnswersEveryCall(max_bytes)], options=options)
     pb_grpc.add_TeacherServiceServicer_to_server(TeacherService(pipeline, max_bytes), server)
     inference = GRPCInferenceService(OpenInference(pipeline, health, max_bytes))
     inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(inference, server)
@@ -40,13 +41,15 @@ async def start_grpc(
     return server, bound
 
 
-def _options(max_bytes: int) -> list[tuple[str, int]]:
+def _options(max_bytes: int, connection_seconds: int) -> list[tuple[str, int]]:
     return [
         # The transport refuses with its own words; up to twice the limit the named error is sent.
         ("grpc.max_receive_message_length", 2 * max_bytes),
         ("grpc.max_send_message_length", max_bytes),
         ("grpc.so_reuseport", 0),  # a port in use must be an error
+        # A client pings each second, to notice a server that hangs.
         ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_ping_interval_without_data_ms", 5000),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", 5000),
+        ("grpc.http2.min_ping_interval_without_data_ms", 500),
+        # What runs ends in peace; the new connection begins with a new look at the name's addresses.
+        ("grpc.max_connection_age_ms", 1000 * connection_seconds),
     ]

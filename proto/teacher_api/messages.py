@@ -117,6 +117,22 @@ def most_bytes(want: Want, teacher: Description) -> int:
     return 4 * len(teacher.labels) + vectors * teacher.hidden_size * itemsize + whole * teacher.max_length
 
 
+def misfit(outputs: Outputs, want: Want, teacher: Description) -> str:
+    """What is missing, too much, or of the wrong shape or dtype for this question; empty if nothing is."""
+    logits = None if outputs.logits is None else (outputs.logits.shape, outputs.logits.dtype.name)
+    if logits != (((len(teacher.labels),), "float32") if want.logits else None):
+        return f"logits {logits}"
+    if tuple(outputs.hidden) != want.layers:
+        return f"layers {tuple(outputs.hidden)}"
+    tokens = () if outputs.mask is None else outputs.mask.shape
+    if (outputs.mask is not None) != bool(want.layers and want.pooling == "none"):
+        return "a mask where none is due, or none where one is"
+    for layer, values in outputs.hidden.items():
+        if values.shape != (*tokens, teacher.hidden_size) or values.dtype != want.hidden_dtype:
+            return f"layer {layer} of shape {values.shape} and dtype {values.dtype}"
+    return ""
+
+
 def instance_to_proto(instance: Instance) -> pb.Instance:
     if instance.token_ids is not None:
         return pb.Instance(tokens=pb.TokenIds(ids=instance.token_ids, type_ids=instance.type_ids))

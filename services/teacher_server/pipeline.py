@@ -16,7 +16,7 @@ from teacher_api.errors import (
     TeacherError,
 )
 from teacher_api.identity import ContentKeys
-from teacher_api.messages import Answer, Description, Outputs, Usage
+from teacher_api.messages import Answer, Description, Outputs, Usage, Want, misfit
 from teacher_server.admission import Question, check
 from teacher_server.batcher import Batcher, Job, Outcome
 from teacher_server.cache import Cache
@@ -76,7 +76,8 @@ class Pipeline:
         """
         with self._admitted(question):
             keys = self._keys(question)
-            kept = await self._cache.get_many(keys)
+            found = await self._cache.get_many(keys)
+            kept = [self._fitting(outputs, question.want) for outputs in found]
             self._note_lookups(kept)
             seats = self._seats(question, keys, kept)
             await self._wait([seat.job for seat in seats if isinstance(seat, Seat)], question.deadline)
@@ -125,6 +126,10 @@ class Pipeline:
         keys = ContentKeys(teacher.fingerprint, teacher.max_length, question.want)
         return [keys.of(instance) for instance in question.instances]
 
+    def _fitting(self, kept: Outputs | None, want: Want) -> Outputs | None:
+        """None for what is intact and yet no answer to this: whoever else writes to Redis may err."""
+        return None if kept is None or misfit(kept, want, self.description) else kept
+
     def _note_lookups(self, kept: Sequence[Outputs | None]) -> None:
         hits = len(kept) - kept.count(None)
         self._metrics.lookups.labels("hit").inc(hits)
@@ -141,7 +146,7 @@ class Pipeline:
         seats: list[Outputs | Seat] = []
         for instance, key, outputs in zip(question.instances, keys, kept, strict=True):
             # It may have been computed while another cache was being asked.
-            known = outputs or self._cache.recall(key)
+            known = outputs or self._fitting(self._cache.recall(key), question.want)
             if known is not None:
                 seats.append(known)
                 continue

@@ -5,8 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cached import NO_FRONT, MakeCache
 from faces import Face, FaultyServer, OpenFace, OverGrpc, OverHttp
 from processes import ServerProcess, start_server
+
+from teacher_server.cache import MemoryCache, RedisCache
 
 FAULTY = Path(__file__).with_name("faulty_server.py")
 
@@ -55,3 +58,17 @@ async def _opener(kind: Any) -> AsyncIterator[Any]:
     yield start
     for face in opened:
         await face.close()
+
+
+@pytest.fixture
+async def make_cache() -> AsyncIterator[MakeCache]:
+    """Opens a Redis cache without a memory of its own."""
+    opened: list[RedisCache] = []
+
+    def start(url: str, ttl: int = 0) -> RedisCache:
+        opened.append(RedisCache(url, MemoryCache(*NO_FRONT), ttl))
+        return opened[-1]
+
+    yield start
+    for cache in opened:
+        await cache.close()

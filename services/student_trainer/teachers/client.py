@@ -9,7 +9,7 @@ from typing import Self
 
 from student_trainer.teachers import Options, Teacher, connect
 from teacher_api.errors import TABLE, InternalError, InvalidRequestError, TeacherError
-from teacher_api.messages import Answer, Description, Instance, Outputs, Usage, Want, most_bytes
+from teacher_api.messages import Answer, Description, Instance, Outputs, Usage, Want, misfit, most_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -142,7 +142,7 @@ class Client:
         """The answer, or an error in the place of outputs that are not what was asked for."""
         if answer.error is not None:
             return answer
-        fault = _fault(answer.outputs or Outputs(), want, self.description)
+        fault = misfit(answer.outputs or Outputs(), want, self.description)
         if not fault:
             return answer
         error = InternalError(f"the teacher's answer does not fit the question: {fault}")
@@ -178,22 +178,6 @@ def _passing(answers: Sequence[Answer]) -> dict[int, TeacherError]:
     """Row -> error, of those that may succeed when asked again."""
     errors = {row: answer.error for row, answer in enumerate(answers) if answer.error is not None}
     return {row: error for row, error in errors.items() if _may_pass(error)}
-
-
-def _fault(outputs: Outputs, want: Want, teacher: Description) -> str:
-    """What is missing, too much, or of the wrong shape or dtype; empty if nothing is."""
-    logits = None if outputs.logits is None else (outputs.logits.shape, str(outputs.logits.dtype))
-    if logits != (((len(teacher.labels),), "float32") if want.logits else None):
-        return f"logits {logits}"
-    if tuple(outputs.hidden) != want.layers:
-        return f"layers {tuple(outputs.hidden)}"
-    tokens = () if outputs.mask is None else outputs.mask.shape
-    if want.layers and (outputs.mask is not None) != (want.pooling == "none"):
-        return "a mask where none is due, or none where one is"
-    for layer, values in outputs.hidden.items():
-        if values.shape != (*tokens, teacher.hidden_size) or values.dtype != want.hidden_dtype:
-            return f"layer {layer} of shape {values.shape} and dtype {values.dtype}"
-    return ""
 
 
 def _bytes(instance: Instance) -> int:

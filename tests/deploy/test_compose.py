@@ -88,7 +88,8 @@ def test_the_server_takes_what_is_set(teacher_settings: Settings) -> None:
 @pytest.mark.parametrize("teacher_settings", [GPU], indirect=True)
 def test_there_is_time_to_drain(teacher_settings: Settings) -> None:
     grace = application(*GPU)["services"]["teacher"]["stop_grace_period"]
-    assert int(grace.removesuffix("s")) >= teacher_settings.drain_seconds + 10
+    longest = teacher_settings.notice_seconds + teacher_settings.drain_seconds
+    assert int(grace.removesuffix("s")) >= longest + 10
 
 
 @pytest.mark.parametrize("teacher_settings", [GPU], indirect=True)

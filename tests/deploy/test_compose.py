@@ -129,8 +129,8 @@ def example() -> str:
 
 
 def test_every_variable_is_in_the_readme() -> None:
-    text = "".join((REPOSITORY / file).read_text() for file in CPU)
-    used = set(re.findall(r"\$\{([A-Z_]+)", text))
+    text = "".join((REPOSITORY / file).read_text() for file in (*CPU, "deploy/replicas.yml"))
+    used = set(re.findall(r"\$\{([A-Z_0-9]+)", text))
     documented = (REPOSITORY / "deploy/README.md").read_text()
     missing = {
         name
@@ -204,6 +204,24 @@ def redis_socket(tmp_path: Path) -> Iterator[Path]:
     with subprocess.Popen([program, *arguments], stdout=subprocess.DEVNULL) as process:
         yield path
         process.terminate()
+
+
+def test_a_second_replica_is_the_first_on_another_gpu_under_the_same_name() -> None:
+    services = application(*GPU, "deploy/replicas.yml")["services"]
+    first, second = services["teacher"], services["teacher-2"]
+    assert [one["device_ids"] for one in (*devices(first), *devices(second))] == [["0"], ["1"]]
+    assert second["networks"] == {"cache": None, "default": {"aliases": ["teacher"]}}
+    own = ("deploy", "networks", "ports")
+    assert {name: value for name, value in second.items() if name not in own} == {
+        name: value for name, value in first.items() if name not in own
+    }
+    assert "ports" not in second
+
+
+def test_replicas_by_scale_share_a_range_of_the_hosts_ports() -> None:
+    ranges = {"PUBLISH_GRPC": "50051-50053", "PUBLISH_HTTP": "8080-8082"}
+    ports = application(*CPU, **ranges)["services"]["teacher"]["ports"]
+    assert {one["published"] for one in ports} == set(ranges.values())
 
 
 def test_redis_is_a_cache_without_a_disk(redis_socket: Path) -> None:

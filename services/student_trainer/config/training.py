@@ -56,7 +56,7 @@ class DistillSettings(TrainingSettings):
     teacher: Several = Field(
         [],
         description="grpc://, grpcs://, http://, https://, local:FOLDER or recorded:FILE; several: a,b, "
-        "smallest first; none: labels alone",
+        "smallest first; grpc://host:port+host:port: the servers of one; none: labels alone",
     )
     teacher_labels: list[str] | None = Field(
         None, description="the one teacher's class names in its own order, where its checkpoint has none"

@@ -56,7 +56,7 @@ _SERVICE_CONFIG = {
     "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.1},
 }
 
-_CHANNEL = [
+_CHANNEL: list[tuple[str, str | int]] = [
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     # Pings notice within 2 s that a server hangs, and its calls are retried elsewhere. Keepalive alone
@@ -81,7 +81,7 @@ class GrpcTeacher:
 
     def __init__(self, places: Sequence[str], options: Options, *, secure: bool = False) -> None:
         self._places = places
-        self._open = partial(_channel, authority=places[0], options=options, secure=secure)
+        self._open = partial(_channel, arguments=_arguments(places), options=options, secure=secure)
         self._channel = self._open(target_of(places))
         self._stub = TeacherServiceStub(self._channel)
         self._metadata = (("authorization", f"Bearer {options.api_key}"),) if options.api_key else ()
@@ -126,9 +126,17 @@ class GrpcTeacher:
         await self._channel.close()
 
 
-def _channel(target: str, authority: str, options: Options, secure: bool) -> grpc.aio.Channel:
-    """`authority` is the host:port for which every replica's certificate must stand."""
-    arguments = [*_CHANNEL, ("grpc.default_authority", authority)]
+def _arguments(places: Sequence[str]) -> list[tuple[str, str | int]]:
+    return [
+        *_CHANNEL,
+        ("grpc.default_authority", places[0]),  # for which every replica's certificate must stand
+        ("grpc.enable_http_proxy", int(len(places) == 1)),  # a proxy could not tell the listed ones apart
+    ]
+
+
+def _channel(
+    target: str, arguments: list[tuple[str, str | int]], options: Options, secure: bool
+) -> grpc.aio.Channel:
     if not secure:
         return grpc.aio.insecure_channel(target, arguments)
     trusted = options.ca_file.read_bytes() if options.ca_file else None

@@ -91,8 +91,8 @@ class Learner:
         if loss is not None:
             self.accelerator.backward(loss)
             self.accelerator.clip_grad_norm_(self._parameters, self.settings.max_grad_norm)
-            self.optimizer.step()
-            self.optimizer.zero_grad()
+        self.optimizer.step()  # does nothing without gradients; left out, the schedule would warn of it
+        self.optimizer.zero_grad()
         self.schedule.step()
 
     @property

@@ -290,6 +290,7 @@ def test_a_series_is_thinned_to_means_of_equal_parts() -> None:
     assert len(thinned) == 100
     assert thinned[0] == (8 + 1 + 2 + 3) / 4 and thinned[-1] == 397.5
     assert series.thinned([(0, 0.5), (1, math.nan)], 3) == [0.5, None, None]
+    assert series.thinned([(1, math.nan)], 3) == []
 
 
 def test_rows_of_results_hold_their_series(small: SuiteSettings) -> None:

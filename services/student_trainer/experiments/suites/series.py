@@ -20,22 +20,19 @@ PARTS = 100
 
 
 def of_run(settings: DistillSettings, steps: int, figure: Figure) -> Series:
-    """Of a finished run whose weights are still there: what the figure draws, and the mean KL weight."""
+    """Of a finished run whose weights are still there: what the figure draws, empty where the run had nothing
+    of it, and the mean KL weight if there is one."""
     if figure.kind == "map":
         return selected.map_of(settings)
     wanted = dict.fromkeys(["kl_weight", *figure.y])
-    found = {name: READERS[name](settings) for name in wanted}
-    return {
-        name: thinned(points, steps)
-        for name, points in found.items()
-        if any(not np.isnan(value) for _, value in points)
-    }
+    found = {name: thinned(READERS[name](settings), steps) for name in wanted}
+    return {name: values for name, values in found.items() if values or name in figure.y}
 
 
 def enough(figure: Figure, result: RunResult) -> bool:
     """Whether a result, perhaps of another suite, has what the figure draws."""
     drawn: list[str] = ["map_x"] if figure.kind == "map" else [*figure.y]
-    return not drawn or any(name in result.series for name in drawn)
+    return all(name in result.series for name in drawn)
 
 
 def kl_weight(settings: DistillSettings) -> Points:
@@ -62,9 +59,9 @@ def scalars(folder: Path, name: str) -> Points:
 
 def thinned(points: Points, steps: int) -> list[float | None]:
     """(step, value) of a run of so many steps -> the mean of each of `PARTS` equal parts, fewer if there are
-    fewer steps; None where it has none. A step's last value counts, and NaN is no value."""
-    parts = min(PARTS, steps)
+    fewer steps; None where it has none, and empty if none has one. A step's last value counts; NaN is none."""
     last = {step: value for step, value in points if step < steps and not np.isnan(value)}
+    parts = min(PARTS, steps) if last else 0
     places = np.fromiter(last, int) * parts // steps
     values = np.fromiter(last.values(), float)
     return [float(values[places == part].mean()) if (places == part).any() else None for part in range(parts)]

@@ -1,0 +1,124 @@
+"""The suites' measurements of docs/log.md, from packages and a folder of rows to results that are kept.
+
+    python benchmarks/paper.py table1 --data trec6=FOLDER                  # with gold labels
+    python benchmarks/paper.py frontier --data trec6=FOLDER --label-free   # by the teacher's answers alone
+
+FOLDER has train.jsonl and validation.jsonl. Each command is printed before it runs, as you would type it.
+What is there is kept: encoders, teachers (MiniLM 6 x 384 is the small one, MPNet 12 x 768 the large), their
+answers, each recorded once, and finished cells in docs/results, where every suite of a setting goes on.
+"""
+
+import os
+import shlex
+import subprocess
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+BIN = Path(sys.executable).parent
+HERE = Path(__file__).parent
+ENVIRONMENT = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+STUDENT_LAYERS = "3"
+RECORDED_LAYERS = {"small": "2,4", "large": ""}  # those that a student of 3 layers is matched to (skip)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a data set is learnt: epochs and learning rates of the small and the large teacher, of students."""
+
+    small: tuple[str, str]
+    large: tuple[str, str]
+    student: tuple[str, str]
+    max_length: str = "64"
+    metric: str = "accuracy"
+
+
+RECIPES = {
+    "trec6": Recipe(small=("3", "8e-5"), large=("1", "5e-5"), student=("2", "2e-4")),
+    "cola": Recipe(small=("3", "8e-5"), large=("1", "5e-5"), student=("2", "1e-4"), metric="matthews"),
+    "sst5": Recipe(small=("2", "8e-5"), large=("1", "5e-5"), student=("2", "1e-4")),
+    "mrpc": Recipe(small=("3", "8e-5"), large=("2", "5e-5"), student=("3", "1e-4"), max_length="128"),
+}
+
+
+def main() -> None:
+    chosen = arguments()
+    encoders = chosen.work / "checkpoints"
+    run(sys.executable, HERE / "checkpoints.py", encoders)
+    for data, folder in chosen.data.items():
+        trimmed = encoders / f"minilm-6-{data}"
+        if not trimmed.exists():
+            run(sys.executable, HERE / "trim_vocabulary.py", encoders / "minilm-6", folder, trimmed)
+        for size, encoder in (("small", "minilm-6"), ("large", "mpnet-12")):
+            if size in chosen.teachers:
+                record(chosen.work, data, folder, size, encoders / encoder)
+    for data, folder in chosen.data.items():
+        bench(chosen, data, folder)
+
+
+def arguments() -> Namespace:
+    parser = ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("suite", help="such as table1, or the path of one's own")
+    parser.add_argument("--data", nargs="+", required=True, help=f"NAME=FOLDER of {', '.join(RECIPES)}")
+    parser.add_argument("--label-free", action="store_true", help="train by the teacher's answers alone")
+    parser.add_argument("--teachers", nargs="+", default=["small"], choices=["small", "large"])
+    parser.add_argument("--work", type=Path, default=Path("runs/paper"))
+    parser.add_argument("--results", type=Path, default=Path("docs/results"))
+    chosen, rest = parser.parse_known_args()
+    chosen.rest, chosen.data = rest, dict(one.split("=", 1) for one in chosen.data)
+    return chosen
+
+
+def record(work: Path, data: str, folder: str, size: str, encoder: Path) -> None:
+    """The teacher's answers about all rows, and the teacher before them, where they are not there yet."""
+    recipe, name = RECIPES[data], f"{data}-{size}"
+    teacher, recording = work / "teachers" / name, work / "recordings" / f"{name}.rec"
+    rows = ["--data", folder]
+    if not (teacher / "result.json").exists() and not recording.exists():
+        epochs, rate = recipe.small if size == "small" else recipe.large
+        how = ["--epochs", epochs, "--learning-rate", rate, "--max-length", recipe.max_length]
+        scored = ["--metric", recipe.metric, "--resume"]
+        trainer("finetune", *rows, "--student", encoder, *how, *scored, "--output", teacher)
+    if not recording.exists():
+        recording.parent.mkdir(parents=True, exist_ok=True)
+        layers = ["--layers", RECORDED_LAYERS[size]] if RECORDED_LAYERS[size] else []
+        unfinished = recording.with_suffix(".part")
+        trainer(
+            "record", *rows, "--teacher", f"local:{teacher / 'model'}", *layers, "--output", unfinished
+        )
+        unfinished.rename(recording)
+
+
+def bench(chosen: Namespace, data: str, folder: str) -> None:
+    recipe, work, setting = RECIPES[data], chosen.work, "label-free" if chosen.label_free else "labels"
+    epochs, rate = recipe.student
+    teachers = [f"{size}=recorded:{work}/recordings/{{data}}-{size}.rec" for size in chosen.teachers]
+    trainer(
+        *("bench", "--suite", chosen.suite, "--data-sets", f"{data}={folder}", "--teachers", ",".join(teachers)),
+        *("--student", f"{work}/checkpoints/minilm-6-{{data}}", "--student-layers", STUDENT_LAYERS),
+        *("--max-length", recipe.max_length, "--epochs", epochs, "--learning-rate", rate),
+        *(["--no-use-labels"] if chosen.label_free else []),
+        *("--check-rows", "0", "--price-book", "google-natural-language"),
+        *("--answers", work / f"answers-{data}.sqlite", "--results", chosen.results / f"{setting}.jsonl"),
+        *("--output", work / f"{Path(chosen.suite).stem}-{data}-{setting}", *chosen.rest),
+    )
+
+
+def trainer(*words: str | Path) -> None:
+    run(BIN / "student-trainer", *words)
+
+
+def run(*words: str | Path) -> None:
+    print(f"\n$ {shlex.join(shown(words))}", flush=True)
+    if code := subprocess.run([*map(str, words)], env=ENVIRONMENT, check=False).returncode:
+        sys.exit(code)  # the command has said why
+
+
+def shown(words: Iterable[str | Path]) -> list[str]:
+    return [Path(word).name if Path(word).parent == BIN else str(word) for word in words]
+
+
+if __name__ == "__main__":
+    main()

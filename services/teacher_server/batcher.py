@@ -28,6 +28,7 @@ from teacher_api.messages import Instance, Outputs, Want
 from teacher_server.fair_queue import FairQueue
 from teacher_server.metrics import Metrics
 from teacher_server.model import Encoded, Model
+from teacher_server.tracing import Request, Untraced
 
 Outcome = Outputs | TeacherError
 
@@ -49,6 +50,8 @@ class Job:
         deadline: time.monotonic() after which nobody waits.
         waiters: how many wait.
         caller: whose turn it takes; see fair_queue.py.
+        asked_by: the requests that it answers, for spans and logs.
+        arrived: time.monotonic().
     """
 
     key: bytes
@@ -58,7 +61,14 @@ class Job:
     deadline: float
     waiters: int = 0
     caller: str = ""
+    asked_by: list[Request] = field(default_factory=list)
+    arrived: float = field(default_factory=time.monotonic)
     encoded: Encoded = field(init=False)
+
+    @property
+    def ids(self) -> dict[str, str]:
+        """For the log: of the request that asked first."""
+        return self.asked_by[0].ids if self.asked_by else {}
 
     def expired(self, now: float) -> bool:
         return self.future.cancelled() or now >= self.deadline
@@ -74,6 +84,7 @@ class Batcher:
         queue_texts: int,
         batch_tokens: int,
         metrics: Metrics,
+        tracer: Untraced,
         on_outcomes: Callable[[Sequence[tuple[Job, Outcome]]], None],
     ) -> None:
         """Starts its threads; to be called on the running event loop.
@@ -83,7 +94,8 @@ class Batcher:
             batch_tokens: most tokens of one model run, padding included.
             on_outcomes: told on the loop of each batch's outcomes, before those who wait for them.
         """
-        self._model, self._metrics, self._on_outcomes = model, metrics, on_outcomes
+        self._model, self._on_outcomes = model, on_outcomes
+        self._metrics, self._tracer = metrics, tracer
         self._queue_texts, self._batch_tokens = queue_texts, batch_tokens
         self._loop = asyncio.get_running_loop()
         self.died: asyncio.Future[None] = self._loop.create_future()
@@ -95,6 +107,8 @@ class Batcher:
         self._closing = False
         self._speed = UNMEASURED_SPEED
         metrics.queue_texts.set_function(lambda: self._queued)
+        metrics.queue_limit.set(queue_texts)
+        metrics.queue_age.set_function(self._oldest_seconds)
         work = {"tokenise": self._tokenise, "model": self._serve}
         self._threads = [
             threading.Thread(target=self._watched, args=(run,), name=name, daemon=True)
@@ -128,6 +142,10 @@ class Batcher:
     def _wait_ms(self) -> int:
         """How long what is queued will take at the measured speed."""
         return max(LEAST_RETRY_MS, round(1000 * self._queued / self._speed))
+
+    def _oldest_seconds(self) -> float:
+        with self._ready:
+            return time.monotonic() - min((job.arrived for job in self._waiting), default=time.monotonic())
 
     async def close(self) -> None:
         """Stops both threads after what they are at; one that hangs is left behind."""
@@ -208,14 +226,18 @@ class Batcher:
             return batch, expired
 
     def _run_batch(self, batch: Sequence[Job]) -> None:
-        started = time.perf_counter()
+        taken, started = time.time_ns(), time.perf_counter()
+        waited = time.monotonic() - min(job.arrived for job in batch)
         outcomes = self._compute(batch)
         seconds = time.perf_counter() - started
+        tokens = [job.encoded.tokens for job in batch]
+        padded = sum(tokens) if self._model.padding_free else max(tokens) * len(batch)
+        self._tracer.ran(
+            (one for job in batch for one in job.asked_by), taken, texts=len(batch), tokens=padded
+        )
         self._hand_back(batch, outcomes)
         self._speed += SMOOTHING * (len(batch) / seconds - self._speed)
-        self._metrics.batch_texts.observe(len(batch))
-        self._metrics.model_seconds.observe(seconds)
-        self._metrics.padding_share.observe(0.0 if self._model.padding_free else _padding_share(batch))
+        self._metrics.ran(tokens, padded, self._batch_tokens, waited=waited, seconds=seconds)
 
     def _compute(self, batch: Sequence[Job]) -> list[Outcome]:
         """One forward; halves of the batch if that fails, so that in the end a bad text fails alone."""
@@ -224,7 +246,7 @@ class Batcher:
             return [_if_finite(out) for _, out in zip(batch, outputs, strict=True)]
         except Exception as error:
             if len(batch) == 1:
-                log.exception("the model failed on a text")
+                log.exception("the model failed on a text", extra=batch[0].ids)
                 return [as_teacher_error(error)]
             half = len(batch) // 2
             return self._compute(batch[:half]) + self._compute(batch[half:])
@@ -240,8 +262,3 @@ def _if_finite(outputs: Outputs) -> Outcome:
         return outputs
     log.warning("the model gave numbers that are not finite")
     return InternalError("the teacher's answer to this text is not finite")
-
-
-def _padding_share(batch: Sequence[Job]) -> float:
-    lengths = [job.encoded.tokens for job in batch]
-    return 1 - sum(lengths) / (max(lengths) * len(lengths))

@@ -40,6 +40,10 @@ class Cache(Protocol):
     async def get_many(self, keys: Sequence[bytes]) -> list[Outputs | None]:
         """The answers in the order of the keys; None for a miss."""
 
+    @property
+    def available(self) -> bool:
+        """False while the shared part is left alone after a failure."""
+
     def recall(self, key: bytes) -> Outputs | None:
         """What this process itself remembers, without waiting."""
 
@@ -52,6 +56,8 @@ class Cache(Protocol):
 
 class MemoryCache:
     """Least recently used answers go first, once there are too many or they are too large."""
+
+    available = True
 
     def __init__(self, entries: int, max_bytes: int) -> None:
         self._entries, self._max_bytes = entries, max_bytes
@@ -101,6 +107,11 @@ class Breaker:
         self._failed_at = self._clock()  # the trial: whoever comes next waits for its outcome
         return True
 
+    @property
+    def closed(self) -> bool:
+        """Whether the last operation went well."""
+        return self._failed_at is None
+
     def succeeded(self) -> None:
         if self._failed_at is not None:
             log.warning("cache is back")
@@ -129,6 +140,10 @@ class RedisCache:
         self._front, self._ttl = front, ttl_seconds
         self._breaker = Breaker()
         self._running: set[asyncio.Task[Any]] = set()
+
+    @property
+    def available(self) -> bool:
+        return self._breaker.closed
 
     def recall(self, key: bytes) -> Outputs | None:
         return self._front.recall(key)

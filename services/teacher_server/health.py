@@ -1,6 +1,8 @@
-"""Whether this server may be asked: one state, shown by grpc.health.v1 and by /readyz."""
+"""Whether this server may be asked: one state, shown by grpc.health.v1, /readyz and /metrics."""
 
 from grpc_health.v1 import health, health_pb2
+
+from teacher_server.metrics import Metrics
 
 SERVICES = ("", "teacher_api.v1.TeacherService")
 
@@ -8,7 +10,8 @@ SERVICES = ("", "teacher_api.v1.TeacherService")
 class Health:
     """Not ready until told so; `reason` says why."""
 
-    def __init__(self) -> None:
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
         self.servicer = health.aio.HealthServicer()
         self.ready = False
         self.reason = "starting"
@@ -16,6 +19,7 @@ class Health:
     async def set(self, *, ready: bool, reason: str) -> None:
         """For all who ask from now on, and all who watch."""
         self.ready, self.reason = ready, reason
+        self._metrics.ready.set(ready)
         status = health_pb2.HealthCheckResponse
         for service in SERVICES:
             await self.servicer.set(service, status.SERVING if ready else status.NOT_SERVING)

@@ -6,13 +6,14 @@ import json
 import logging
 import math
 import socket
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import uvicorn
 from fastapi import Body, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from fastapi.telemetry import TelemetryConfig
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
@@ -41,24 +42,21 @@ from teacher_server.http_bodies import (
     legible,
 )
 from teacher_server.http_v2 import make_router
-from teacher_server.metrics import Metrics
 from teacher_server.open_inference import OpenInference
 from teacher_server.pipeline import Pipeline
-
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Message, Receive, Send], Awaitable[None]]
+from teacher_server.watch import App, Message, Receive, Send, Watch, WatchedApp
 
 BODY_SECONDS = 20  # a body that takes longer is a slow-loris, not a caller
 KEEP_ALIVE_SECONDS = 75
+# Its spans would be told of each request twice, and its logs quote what an exception says.
+NOT_FASTAPIS: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
 
 log = logging.getLogger(__name__)
 
 
-def make_app(pipeline: Pipeline, health: Health, metrics: Metrics, max_bytes: int) -> App:
+def make_app(pipeline: Pipeline, health: Health, watch: Watch, max_bytes: int) -> App:
     """The application; requests and answers larger than max_bytes are refused."""
-    app = FastAPI(title="teacher-server", version="1", exception_handlers=_handlers())
+    app = FastAPI(title="teacher-server", version="1", exception_handlers=_handlers(), telemetry=NOT_FASTAPIS)
     refusals: dict[int | str, dict[str, Any]] = {
         wire.http_status: {"model": Refusal, "description": kind.code} for kind, wire in TABLE.items()
     }
@@ -91,10 +89,10 @@ def make_app(pipeline: Pipeline, health: Health, metrics: Metrics, max_bytes: in
 
     @app.get("/metrics", response_class=Response)
     async def scraped() -> Response:
-        return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
+        return Response(watch.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
     app.include_router(make_router(OpenInference(pipeline, health, max_bytes)))
-    return Gate(app, max_bytes)
+    return WatchedApp(Gate(app, max_bytes), watch)
 
 
 class Gate:

@@ -6,11 +6,13 @@ import logging
 import sys
 import traceback
 
+from teacher_server.tracing import NOBODY, current
+
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
 class JsonLines(logging.Formatter):
-    """The record, what came as `extra`, and of an exception its type and its stack."""
+    """The record, the request that it belongs to, what came as `extra`; of an exception type and stack."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
@@ -19,6 +21,7 @@ class JsonLines(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
+        line |= {} if current() is NOBODY else current().ids
         line |= {name: value for name, value in vars(record).items() if name not in _STANDARD}
         if record.exc_info and record.exc_info[0]:
             line["exception"] = record.exc_info[0].__name__

@@ -20,8 +20,9 @@ from teacher_api.messages import Answer, Description, Outputs, Usage, Want, misf
 from teacher_server.admission import Question, check
 from teacher_server.batcher import Batcher, Job, Outcome
 from teacher_server.cache import Cache
-from teacher_server.metrics import Metrics
 from teacher_server.model import Model
+from teacher_server.tracing import current
+from teacher_server.watch import Watch
 
 JOIN_MARGIN_SECONDS = 0.05  # a job this near to its deadline may be dropped any moment: nobody joins it
 INSTANCE = re.compile(r"^instances\[\d+\]")
@@ -44,14 +45,15 @@ class Pipeline:
         model: Model,
         description: Description,
         cache: Cache,
-        metrics: Metrics,
+        watch: Watch,
         *,
         queue_texts: int,
         batch_tokens: int,
         max_requests: int,
     ) -> None:
         self.description = description
-        self._cache, self._metrics, self._max_requests = cache, metrics, max_requests
+        metrics = self._metrics = watch.metrics
+        self._cache, self._max_requests = cache, max_requests
         self._in_flight: dict[bytes, Job] = {}
         self._open, self._draining = 0, False
         self._idle = asyncio.Event()
@@ -62,11 +64,13 @@ class Pipeline:
             queue_texts=queue_texts,
             batch_tokens=batch_tokens,
             metrics=metrics,
+            tracer=watch.tracer,
             on_outcomes=self._settle,
         )
         self.died = self._batcher.died
         self.died.add_done_callback(lambda _: self._fail_all())
-        metrics.requests.set_function(lambda: self._open)
+        metrics.open.set_function(lambda: self._open)
+        metrics.cache_up.set_function(lambda: cache.available)
 
     async def predict(self, question: Question) -> list[Answer]:
         """Answers in the order of the instances; one that fails alone carries its error.
@@ -76,9 +80,7 @@ class Pipeline:
         """
         with self._admitted(question):
             keys = self._keys(question)
-            found = await self._cache.get_many(keys)
-            kept = [self._fitting(outputs, question.want) for outputs in found]
-            self._note_lookups(kept)
+            kept = await self._looked_up(keys, question.want)
             seats = self._seats(question, keys, kept)
             await self._wait([seat.job for seat in seats if isinstance(seat, Seat)], question.deadline)
             return self._metered([self._answer(number, seat) for number, seat in enumerate(seats)])
@@ -107,11 +109,9 @@ class Pipeline:
         self._open += 1
         self._idle.clear()
         try:
-            if self._draining:
-                raise NotReadyError("draining: ask another replica")
-            if self._open > self._max_requests:
-                raise OverloadedError("too many requests", limit=self._max_requests, retry_after_ms=1000)
-            check(question, self.description)
+            with current().part("admit") as part:
+                part.note(texts=len(question.instances))
+                self._admit(question)
             yield
         except TeacherError as error:
             self._metrics.refusals.labels(error.code).inc()
@@ -121,19 +121,31 @@ class Pipeline:
             if not self._open:
                 self._idle.set()
 
+    def _admit(self, question: Question) -> None:
+        if self._draining:
+            raise NotReadyError("draining: ask another replica")
+        if self._open > self._max_requests:
+            raise OverloadedError("too many requests", limit=self._max_requests, retry_after_ms=1000)
+        check(question, self.description)
+
     def _keys(self, question: Question) -> list[bytes]:
         teacher = self.description
         keys = ContentKeys(teacher.fingerprint, teacher.max_length, question.want)
         return [keys.of(instance) for instance in question.instances]
 
+    async def _looked_up(self, keys: Sequence[bytes], want: Want) -> list[Outputs | None]:
+        with current().part("cache") as part, self._metrics.cache_seconds.time():
+            found = await self._cache.get_many(keys)
+            kept = [self._fitting(outputs, want) for outputs in found]
+            hits = len(kept) - kept.count(None)
+            part.note(hits=hits, misses=len(kept) - hits)
+        self._metrics.lookups.labels("hit").inc(hits)
+        self._metrics.lookups.labels("miss").inc(len(kept) - hits)
+        return kept
+
     def _fitting(self, kept: Outputs | None, want: Want) -> Outputs | None:
         """None for what is intact and yet no answer to this: whoever else writes to Redis may err."""
         return None if kept is None or misfit(kept, want, self.description) else kept
-
-    def _note_lookups(self, kept: Sequence[Outputs | None]) -> None:
-        hits = len(kept) - kept.count(None)
-        self._metrics.lookups.labels("hit").inc(hits)
-        self._metrics.lookups.labels("miss").inc(len(kept) - hits)
 
     # ---- join ----
 
@@ -141,7 +153,7 @@ class Pipeline:
         self, question: Question, keys: Sequence[bytes], kept: Sequence[Outputs | None]
     ) -> list[Outputs | Seat]:
         """What is known already, or a seat at a job: one under way, or a new one that goes to the batcher."""
-        now = time.monotonic()
+        now, asked = time.monotonic(), current()
         fresh: dict[bytes, Job] = {}
         seats: list[Outputs | Seat] = []
         for instance, key, outputs in zip(question.instances, keys, kept, strict=True):
@@ -157,6 +169,7 @@ class Pipeline:
                 job = fresh[key] = Job(
                     key, instance, question.want, future, question.deadline, caller=question.caller
                 )
+            job.asked_by.append(asked)
             seats.append(Seat(job, joined))
         self._submit(list(fresh.values()))
         return seats
@@ -174,6 +187,7 @@ class Pipeline:
         """Until all jobs are done; a job that nobody waits for any more is cancelled."""
         if not jobs:
             return
+        since = time.time_ns()
         for job in jobs:
             job.waiters += 1
             job.deadline = max(job.deadline, deadline)
@@ -182,6 +196,7 @@ class Pipeline:
             _, late = await asyncio.wait({job.future for job in jobs}, timeout=timeout)
         finally:
             self._leave(jobs)
+            current().queued(since)
         if late:
             raise DeadlineExceededError("the deadline passed")
 
@@ -229,6 +244,7 @@ class Pipeline:
         self._usage["asked"] += len(answered)
         for how, count in Counter(how for how, _ in answered).items():
             self._metrics.texts.labels(how).inc(count)
+        self._metrics.charged.labels("").inc(sum(answer.charged for _, answer in answered))
         return [answer for _, answer in answered]
 
 

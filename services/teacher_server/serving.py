@@ -7,6 +7,7 @@ import signal
 
 import uvloop
 
+from teacher_server import tracing
 from teacher_server.cache import Cache, open_cache
 from teacher_server.grpc_api import start_grpc
 from teacher_server.health import Health
@@ -15,6 +16,8 @@ from teacher_server.metrics import Metrics
 from teacher_server.model import Model, ModelError
 from teacher_server.pipeline import Pipeline
 from teacher_server.settings import Settings, SettingsError
+from teacher_server.tracing import Untraced
+from teacher_server.watch import Watch
 
 LAST_WORDS_SECONDS = 1.0  # for answers on their way out when all requests are done
 MIB = 2**20
@@ -58,14 +61,15 @@ async def serve(chosen: Settings, model: Model) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    metrics, health = Metrics(), Health()
-    pipeline = make_pipeline(chosen, model, metrics)
+    watch = Watch(Metrics(), _tracer())
+    health = Health(watch.metrics)
+    pipeline = make_pipeline(chosen, model, watch)
     max_bytes = chosen.message_mib * MIB
-    app = make_app(pipeline, health, metrics, max_bytes)
+    app = make_app(pipeline, health, watch, max_bytes)
     try:
         http, http_task, http_port = await start_http(app, chosen.host, chosen.http_port)
         grpc, grpc_port = await start_grpc(
-            pipeline, health, chosen.host, chosen.grpc_port, max_bytes, chosen.connection_seconds
+            pipeline, health, watch, chosen.host, chosen.grpc_port, max_bytes, chosen.connection_seconds
         )
     except OSError as error:
         raise SettingsError(f"{error}; set host, grpc_port or http_port to a free address") from error
@@ -83,20 +87,29 @@ async def serve(chosen: Settings, model: Model) -> int:
     http.should_exit = True
     await asyncio.gather(grpc.stop(LAST_WORDS_SECONDS), http_task)
     await pipeline.close()
+    await asyncio.to_thread(watch.tracer.close)
     log.info("stopped", extra={"usage": dataclasses.asdict(pipeline.usage())})
     return int(dead)
 
 
-def make_pipeline(chosen: Settings, model: Model, metrics: Metrics) -> Pipeline:
+def _tracer() -> Untraced:
+    try:
+        return tracing.from_environment()
+    except tracing.TracingError as error:
+        raise SettingsError(str(error)) from error
+
+
+def make_pipeline(chosen: Settings, model: Model, watch: Watch) -> Pipeline:
     cache = make_cache(chosen)
     description = dataclasses.replace(
         model.description, max_instances=chosen.max_instances, max_characters=chosen.max_characters
     )
+    watch.metrics.serves(description, model.runtime)
     return Pipeline(
         model,
         description,
         cache,
-        metrics,
+        watch,
         queue_texts=chosen.queue_texts,
         batch_tokens=chosen.batch_tokens,
         max_requests=chosen.max_requests,

@@ -14,6 +14,7 @@ from teacher_api.messages import Instance, Outputs, Want
 from teacher_server.batcher import LEAST_BATCH, Batcher, Job
 from teacher_server.metrics import Metrics
 from teacher_server.model import Encoded
+from teacher_server.tracing import Untraced
 
 
 class RecordingModel:
@@ -47,6 +48,7 @@ class Bench:
             queue_texts=queue_texts,
             batch_tokens=batch_tokens,
             metrics=Metrics(),
+            tracer=Untraced(),
             on_outcomes=lambda pairs: self.delivered.extend(job for job, _ in pairs),
         )
 

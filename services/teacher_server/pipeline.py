@@ -83,7 +83,8 @@ class Pipeline:
             kept = await self._looked_up(keys, question.want)
             seats = self._seats(question, keys, kept)
             await self._wait([seat.job for seat in seats if isinstance(seat, Seat)], question.deadline)
-            return self._metered([self._answer(number, seat) for number, seat in enumerate(seats)])
+            answered = [self._answer(number, seat) for number, seat in enumerate(seats)]
+            return self._metered(question.caller, answered)
 
     def usage(self) -> Usage:
         """Counts since the server started."""
@@ -239,12 +240,12 @@ class Pipeline:
             return "joined", Answer(outcome, cached=True)
         return "charged", Answer(outcome, charged=1)
 
-    def _metered(self, answered: Sequence[tuple[str, Answer]]) -> list[Answer]:
+    def _metered(self, caller: str, answered: Sequence[tuple[str, Answer]]) -> list[Answer]:
         self._usage.update(Counter(how for how, _ in answered))
         self._usage["asked"] += len(answered)
         for how, count in Counter(how for how, _ in answered).items():
             self._metrics.texts.labels(how).inc(count)
-        self._metrics.charged.labels("").inc(sum(answer.charged for _, answer in answered))
+        self._metrics.charged.labels(caller).inc(sum(answer.charged for _, answer in answered))
         return [answer for _, answer in answered]
 
 

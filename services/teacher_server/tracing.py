@@ -2,7 +2,7 @@
 
 A request's span is the child of what its caller sent as `traceparent`. Under it lie admit, cache and queue;
 batch, with model under it, serves many requests: it lies under the first one traced, and links to them all.
-Without OTEL_EXPORTER_OTLP_ENDPOINT nothing of the SDK is imported, and a part of a request costs one call
+Without OTEL_EXPORTER_OTLP_ENDPOINT none of this is imported, and a part of a request costs one call
 that does nothing.
 """
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import metrics_table
 import pytest
 from settings_table import README, written
 
@@ -112,3 +113,8 @@ def test_the_tree_names_what_is_there() -> None:
 def test_local_links_lead_somewhere() -> None:
     for target in re.findall(r"\]\((?!http|#)([^)]+)\)", TEXT):
         assert (ROOT / target).exists(), target
+
+
+def test_metrics_table_is_current() -> None:
+    text = metrics_table.README.read_text()
+    assert metrics_table.written(text) == text, "run `make docs`"

@@ -145,7 +145,8 @@ class Batcher:
 
     def _oldest_seconds(self) -> float:
         with self._ready:
-            return time.monotonic() - min((job.arrived for job in self._waiting), default=time.monotonic())
+            now = time.monotonic()
+            return now - min((job.arrived for job in self._waiting), default=now)
 
     async def close(self) -> None:
         """Stops both threads after what they are at; one that hangs is left behind."""

@@ -52,23 +52,23 @@ def prometheus(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> It
 
 async def traffic(server: ServerProcess) -> None:
     """Answers, hits, a stream, and each failure that a panel shows."""
-    async with httpx.AsyncClient(base_url=server.url) as client:
-        for _ in range(2):
-            await ask(client, *[f"text {number} " + "word " * (number % 9) for number in range(100)])
-        await ask(client, "nan fails alone", "beside it")
-        await ask(client, "raise RuntimeError")
-        await ask(client, fingerprint="f" * 64)
-        busy = asyncio.create_task(ask(client, "slow 2.0 keeps the model"))
-        await asyncio.sleep(0.5)
-        late = [ask(client, f"late {number}", timeout_ms=100) for number in range(3)]
-        too_many = [ask(client, *[f"{burst} {number}" for number in range(100)]) for burst in "ab"]
-        await asyncio.gather(busy, *late, *too_many)
+    for _ in range(2):
+        await ask(server, *[f"text {number} " + "word " * (number % 9) for number in range(100)])
+    await ask(server, "nan fails alone", "beside it")
+    await ask(server, "raise RuntimeError")
+    await ask(server, fingerprint="f" * 64)
+    busy = asyncio.create_task(ask(server, "slow 2.0 keeps the model"))
+    await asyncio.sleep(0.5)
+    late = [ask(server, f"late {number}", timeout_ms=100) for number in range(3)]
+    too_many = [ask(server, *[f"{burst} {number}" for number in range(100)]) for burst in "ab"]
+    await asyncio.gather(busy, *late, *too_many)
     await stream(server)
 
 
-async def ask(client: httpx.AsyncClient, *texts: str, **more: Any) -> None:
+async def ask(server: ServerProcess, *texts: str, **more: Any) -> None:
     body = {"instances": [{"text": text} for text in texts or ("a",)], **more}
-    await client.post("/v1/predict", json=body, timeout=20)
+    async with httpx.AsyncClient(timeout=20) as client:
+        await client.post(f"{server.url}/v1/predict", json=body)
 
 
 async def stream(server: ServerProcess) -> None:

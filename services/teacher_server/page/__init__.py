@@ -68,7 +68,7 @@ def _card(teacher: Description) -> dict[str, str]:
     return {
         "Labels, in order": ", ".join(teacher.labels),
         "Parameters": f"{teacher.parameters:,}",
-        "Layers": f"{teacher.layers} of {teacher.hidden_size}",
+        "Layers": f"{teacher.layers}, each {teacher.hidden_size} wide",
         "Computes in": teacher.dtype,
         "Longest input": f"{teacher.max_length:,} tokens; longer is truncated",
         "Largest request": f"{teacher.max_instances:,} texts, {teacher.max_characters:,} characters each",

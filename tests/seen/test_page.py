@@ -1,0 +1,143 @@
+"""The page at `/` in a real Chromium: what it shows, that it follows what happens, that its policy holds."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+from processes import ServerProcess, StartServer
+
+CHROMIUM = shutil.which("chromium")
+QUIET = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+QUIET += ["--disable-component-update", "--disable-sync"]
+PATIENCE_MS = 30_000
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=CHROMIUM, chromium_sandbox=False, args=QUIET)
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """A tab whose console must stay silent: a broken policy or script would speak there."""
+    tab = browser.new_page(viewport={"width": 1000, "height": 980})
+    tab.set_default_timeout(PATIENCE_MS)
+    said: list[str] = []
+    tab.on("console", lambda message: said.append(message.text))
+    tab.on("pageerror", lambda error: said.append(str(error)))
+    yield tab
+    tab.close()
+    assert not [text for text in said if "ERR_CONNECTION" not in text]
+
+
+def ask(server: ServerProcess, *texts: str) -> None:
+    body = {"instances": [{"text": text} for text in texts]}
+    assert httpx.post(f"{server.url}/v1/predict", json=body, timeout=20).status_code == 200
+
+
+def figure(page: Page, name: str) -> str:
+    return page.locator(f"[data-value='{name}']").inner_text()
+
+
+def until(page: Page, name: str, text: str) -> None:
+    expect(page.locator(f"[data-value='{name}']")).to_have_text(text, timeout=PATIENCE_MS)
+
+
+def test_it_follows_what_the_server_does(new_server: StartServer, page: Page, tmp_path: Path) -> None:
+    server = new_server("--name", "A teacher <b>of</b> tests")
+    page.goto(server.url)
+    assert page.locator("h1").inner_text() == "A teacher <b>of</b> tests"
+    assert server.fingerprint in page.locator("dl").inner_text()
+    assert page.get_by_role("status").inner_text() == "Ready"
+    until(page, "rate", "0.0")
+    before = page.locator("main").element_handle()
+    ask(server, "one", "two", "three")
+    ask(server, "one", "two", "three", "four")
+    until(page, "answered", "7")
+    until(page, "usage.charged", "4")
+    until(page, "usage.cached", "3")
+    until(page, "hits", "43%")
+    assert float(figure(page, "rate")) > 0
+    assert before is not None
+    assert before.evaluate("main => main.isConnected"), "the page was written anew: it flickers"
+    shot = tmp_path / "page.png"
+    page.screenshot(path=shot, full_page=True)
+    assert shot.stat().st_size > 10_000
+
+
+def test_it_says_when_the_server_is_gone(new_server: StartServer, page: Page) -> None:
+    server = new_server()
+    page.goto(server.url)
+    server.kill()
+    expect(page.get_by_role("status")).to_have_text("The server cannot be reached", timeout=PATIENCE_MS)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_from_its_ground(
+    server: ServerProcess, browser: Browser, page: Page, scheme: str
+) -> None:
+    """WCAG AA: a contrast of 4.5 at least, in both schemes."""
+    page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+    page.goto(server.url)
+    ratios = page.evaluate(CONTRASTS)
+    assert len(ratios) > 20
+    assert min(ratios) >= 4.5
+
+
+CONTRASTS = """() => {
+  const light = (colour) => {
+    const [r, g, b] = colour.match(/[\\d.]+/g).map((part) => {
+      const share = part / 255;
+      return share <= 0.03928 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4;
+    });
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const ground = (place) => {
+    for (; place; place = place.parentElement) {
+      const colour = getComputedStyle(place).backgroundColor;
+      if (colour !== "rgba(0, 0, 0, 0)") return colour;
+    }
+    return "rgb(255, 255, 255)";
+  };
+  const texts = [...document.querySelectorAll("h1, h2, h3, p, dt, dd, code")];
+  return texts.map((place) => {
+    const pair = [light(getComputedStyle(place).color), light(ground(place))].sort((a, b) => b - a);
+    return (pair[0] + 0.05) / (pair[1] + 0.05);
+  });
+}"""
+
+
+def test_it_fits_a_phone(server: ServerProcess, page: Page) -> None:
+    page.set_viewport_size({"width": 360, "height": 740})
+    page.goto(server.url)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def test_it_reads_without_a_script(server: ServerProcess, browser: Browser) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    tab = context.new_page()
+    tab.goto(server.url)
+    assert server.fingerprint in tab.locator("dl").inner_text()
+    assert figure(tab, "answered").replace(",", "").isdigit()
+    context.close()
+
+
+def test_nothing_is_asked_elsewhere_and_nothing_foreign_runs(server: ServerProcess, page: Page) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    answer = page.goto(server.url)
+    assert answer is not None
+    until(page, "rate", "0.0")
+    assert all(url.startswith((server.url, "data:")) for url in asked)
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert answer.headers["x-content-type-options"] == "nosniff"

@@ -1,6 +1,5 @@
 """No text, key or password that a server is told leaves it by log, metrics or spans, whatever goes wrong."""
 
-import asyncio
 import contextlib
 import json
 import signal
@@ -10,7 +9,7 @@ import grpc
 import httpx
 import pytest
 from collector import Collector, collecting
-from processes import ServerProcess, StartServer, free_port
+from processes import ServerProcess, free_port, start_server
 
 from teacher_api.errors import TeacherError
 from teacher_api.messages import Instance, Want, request_to_proto
@@ -46,15 +45,16 @@ HEADERS = {
 }
 
 
-@pytest.fixture
-def told(new_server: StartServer, tmp_path: Path) -> tuple[str, str]:
+@pytest.fixture(scope="module")
+def told(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     """All that a server has said of a caller who sends nothing but marked things, and its log alone."""
+    folder = tmp_path_factory.mktemp("told")
     cache = f"redis://:marked-password@127.0.0.1:{free_port()}/0"
     with collecting() as collector:
-        env = {"FAULTY_RUNS": str(tmp_path / "runs"), "OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint}
+        env = {"FAULTY_RUNS": str(folder / "runs"), "OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint}
         flags = ("--log-level", "debug", "--message-mib", "1", "--cache", cache)
-        running = new_server(*flags, script=FAULTY, env=env)
-        asyncio.run(over_http(running))
+        running = start_server(tiny_model, folder / "log", *flags, script=FAULTY, env=env)
+        over_http(running)
         over_grpc(running)
         metrics = httpx.get(f"{running.url}/metrics").text
         running.process.send_signal(signal.SIGTERM)
@@ -68,17 +68,20 @@ def sent(collector: Collector) -> str:
     return "".join(body.decode("latin-1") for body in collector.bodies)
 
 
-async def over_http(server: ServerProcess) -> None:
-    async with httpx.AsyncClient(base_url=server.url, headers=HEADERS, timeout=20) as client:
-        for text in TEXTS:
-            await client.post("/v1/predict", json={"instances": [{"text": text, "text_pair": MARK}]})
-        for body in BODIES:
-            await client.post("/v1/predict", content=body, headers={"content-type": "application/json"})
-        for path in ("/marked", "/v1/predict?text=marked", "/?key=marked", "/v1/describe?key=marked"):
-            await client.get(path)
-        with contextlib.suppress(httpx.TimeoutException):  # a caller who leaves
-            slow = {"instances": [{"text": "slow 1.0 marked"}]}
-            await client.post("/v1/predict", json=slow, timeout=0.3)
+def over_http(server: ServerProcess) -> None:
+    """A connection for each: a server closes the one on which a handler failed."""
+    url = f"{server.url}/v1/predict"
+    for text in TEXTS:
+        body = {"instances": [{"text": text, "text_pair": MARK}]}
+        httpx.post(url, json=body, headers=HEADERS, timeout=20)
+    for content in BODIES:
+        typed = HEADERS | {"content-type": "application/json"}
+        httpx.post(url, content=content, headers=typed, timeout=20)
+    for path in ("/marked", "/v1/predict?text=marked", "/?key=marked", "/v1/describe?key=marked"):
+        httpx.get(server.url + path, headers=HEADERS, timeout=20)
+    with contextlib.suppress(httpx.TimeoutException):  # a caller who leaves
+        slow = {"instances": [{"text": "slow 1.0 marked"}]}
+        httpx.post(url, json=slow, headers=HEADERS, timeout=0.3)
 
 
 def over_grpc(server: ServerProcess) -> None:

@@ -100,14 +100,14 @@ class Metrics:
         for error in TABLE:
             self.refusals.labels(error.code)
 
-    def serves(self, teacher: Description, runtime: str) -> None:
+    def serves(self, teacher: Description) -> None:
         """Shows which model it is, so that replicas that differ can be told apart."""
         self.model.info(
             {
                 "name": teacher.name,
                 "fingerprint": teacher.fingerprint,
                 "dtype": teacher.dtype,
-                "runtime": runtime,
+                "runtime": teacher.runtime,
             }
         )
 

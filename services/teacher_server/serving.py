@@ -104,7 +104,7 @@ def make_pipeline(chosen: Settings, model: Model, watch: Watch) -> Pipeline:
     description = dataclasses.replace(
         model.description, max_instances=chosen.max_instances, max_characters=chosen.max_characters
     )
-    watch.metrics.serves(description, model.runtime)
+    watch.metrics.serves(description)
     return Pipeline(
         model,
         description,

@@ -69,7 +69,7 @@ def _card(teacher: Description) -> dict[str, str]:
         "Labels, in order": ", ".join(teacher.labels),
         "Parameters": f"{teacher.parameters:,}",
         "Layers": f"{teacher.layers}, each {teacher.hidden_size} wide",
-        "Computes in": teacher.dtype,
+        "Computes in": f"{teacher.dtype}, {teacher.runtime}",
         "Longest input": f"{teacher.max_length:,} tokens; longer is truncated",
         "Largest request": f"{teacher.max_instances:,} texts, {teacher.max_characters:,} characters each",
         "Hidden states": ", ".join(teacher.poolings),

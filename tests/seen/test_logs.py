@@ -25,9 +25,9 @@ TEXTS = [
     "fail marked",
     "memory marked",
     "nan marked",
-    "raise ValueError marked",
-    "raise asyncio marked",
-    "raise InvalidRequestError marked",
+    "raise ValueError",
+    "raise asyncio",
+    "raise InvalidRequestError",
 ]
 BODIES = [
     b'{"instances": [{"text": "marked"',

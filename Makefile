@@ -39,6 +39,9 @@ soak: venv services  ## run the long tests, for an hour or more; what they find 
 demo: venv  ## distil BBC News on this machine, or DATA=FOLDER; writes runs/demo/*/bench/report.html
 	$(PY) deploy/demo.py $(if $(DATA),--data $(DATA)) $(ARGS)
 
+bench-serving: venv  ## our server beside LitServe, infinity, MLServer, Ray Serve and FastAPI: some 7 GB in runs/peers
+	$(PY) benchmarks/serving peers --json docs/serving-$$(date -u +%F).json $(ARGS)
+
 lint: venv  ## ruff, mypy --strict, import-linter, buf lint, generated code current
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -62,4 +65,4 @@ docs: venv  ## write the tables of settings and metrics
 format: venv  ## let ruff write the code's layout
 	$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
-.PHONY: help venv services test soak demo lint proto proto-check docs format
+.PHONY: help venv services test soak demo bench-serving lint proto proto-check docs format

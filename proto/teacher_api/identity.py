@@ -14,11 +14,15 @@ from teacher_api.messages import Instance, Want
 def digest(parts: Iterable[bytes | memoryview]) -> bytes:
     """SHA-256 over parts, each behind its length as 8 little-endian bytes: 32 bytes."""
     state = hashlib.sha256()
+    _feed(state, parts)
+    return state.digest()
+
+
+def _feed(state: "hashlib._Hash", parts: Iterable[bytes | memoryview]) -> None:
     for part in parts:
         size = part.nbytes if isinstance(part, memoryview) else len(part)
         state.update(size.to_bytes(8, "little"))
         state.update(part)
-    return state.digest()
 
 
 def fingerprint(parts: Iterable[bytes | memoryview]) -> str:
@@ -33,11 +37,15 @@ class ContentKeys:
     """
 
     def __init__(self, teacher: str, max_length: int, want: Want) -> None:
-        self._head = (b"content-key-1", teacher.encode(), str(max_length).encode(), *_want_parts(want))
+        self._head = hashlib.sha256()  # what all keys begin with
+        head = (b"content-key-1", teacher.encode(), str(max_length).encode(), *_want_parts(want))
+        _feed(self._head, head)
 
     def of(self, instance: Instance) -> bytes:
         """32 bytes that name this question."""
-        return digest((*self._head, *_instance_parts(instance)))
+        state = self._head.copy()
+        _feed(state, _instance_parts(instance))
+        return state.digest()
 
 
 def _want_parts(want: Want) -> tuple[bytes, ...]:

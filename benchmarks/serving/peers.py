@@ -126,6 +126,7 @@ def _served(name: str, peer: Peer, folder: str) -> Iterator[int]:
     words = {"PORT": str(port), "FOLDER": folder, "SETTINGS": str(settings)}
     command = [words.get(word, word) for word in peer.command]
     own = {"CLASSIFIER": folder, "PYTHONPATH": str(SCRIPTS), "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1"}
+    own["RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S"] = "60"  # of its start: 5 s are not enough here
     log = home / "server.log"
     with log.open("wb") as output:
         process = subprocess.Popen(

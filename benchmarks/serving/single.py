@@ -12,7 +12,7 @@ from bench import Setting, add_plain, measure, plain_model, process_of, ratios_t
 from callers import Load, ask_all, ask_for
 
 IDLE_SECONDS = 5
-TEXTS = 200
+TEXTS = 200  # at most
 
 
 def run(setting: Setting) -> dict[str, dict[str, Any]]:
@@ -25,15 +25,15 @@ def run(setting: Setting) -> dict[str, dict[str, Any]]:
         callers = stack.enter_context(process_of(passive=False))
         one = Load(1, 1)
         callers.submit(ask_all, server.grpc, one, setting.sentences[-20:]).result()
-        served, alone = [], []
+        served, alone, count = [], [], min(TEXTS, setting.count)
         for number in range(setting.rounds):
-            texts = setting.sentences[number * TEXTS : (number + 1) * TEXTS]
+            texts = setting.sentences[number * count : (number + 1) * count]
             served.append(statistics.median(callers.submit(ask_for, server.grpc, one, texts, 60).result()))
             alone.append(worker.submit(plain_single, setting.folder, texts).result())
         ratio = statistics.median(a / b for a, b in zip(served, alone, strict=True))
         report["single text"] = {"value": round(1000 * statistics.median(served), 2), "unit": "ms"}
         report["single text, to the plain forward"] = {"value": round(ratio, 3), "unit": "x"}
-        callers.submit(ask_all, server.grpc, Load(8, 32), setting.sentences[:1024]).result()
+        callers.submit(ask_all, server.grpc, Load(8, 32), setting.sentences[: setting.count]).result()
         before = server.cpu_seconds()
         time.sleep(IDLE_SECONDS)
         idle = 100 * (server.cpu_seconds() - before) / IDLE_SECONDS

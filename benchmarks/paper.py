@@ -85,9 +85,7 @@ def record(work: Path, data: str, folder: str, size: str, encoder: Path) -> None
         recording.parent.mkdir(parents=True, exist_ok=True)
         layers = ["--layers", RECORDED_LAYERS[size]] if RECORDED_LAYERS[size] else []
         unfinished = recording.with_suffix(".part")
-        trainer(
-            "record", *rows, "--teacher", f"local:{teacher / 'model'}", *layers, "--output", unfinished
-        )
+        trainer("record", *rows, "--teacher", f"local:{teacher / 'model'}", *layers, "--output", unfinished)
         unfinished.rename(recording)
 
 
@@ -96,7 +94,8 @@ def bench(chosen: Namespace, data: str, folder: str) -> None:
     epochs, rate = recipe.student
     teachers = [f"{size}=recorded:{work}/recordings/{{data}}-{size}.rec" for size in chosen.teachers]
     trainer(
-        *("bench", "--suite", chosen.suite, "--data-sets", f"{data}={folder}", "--teachers", ",".join(teachers)),
+        *("bench", "--suite", chosen.suite, "--data-sets", f"{data}={folder}"),
+        *("--teachers", ",".join(teachers)),
         *("--student", f"{work}/checkpoints/minilm-6-{{data}}", "--student-layers", STUDENT_LAYERS),
         *("--max-length", recipe.max_length, "--epochs", epochs, "--learning-rate", rate),
         *(["--no-use-labels"] if chosen.label_free else []),

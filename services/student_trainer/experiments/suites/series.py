@@ -59,7 +59,7 @@ def scalars(folder: Path, name: str) -> Points:
 
 def thinned(points: Points, steps: int) -> list[float | None]:
     """(step, value) of a run of so many steps -> the mean of each of `PARTS` equal parts, fewer if there are
-    fewer steps; None where it has none, and empty if none has one. A step's last value counts; NaN is none."""
+    fewer steps; None where it has none, empty if all have none. A step's last value counts; NaN is none."""
     last = {step: value for step, value in points if step < steps and not np.isnan(value)}
     parts = min(PARTS, steps) if last else 0
     places = np.fromiter(last, int) * parts // steps

@@ -39,16 +39,16 @@ def main() -> None:
         parser.error(f"no topic {', '.join(sorted(unknown))}: take {', '.join(TOPICS)}")
     with tempfile.TemporaryDirectory() as folder:
         setting = Setting(options.rounds, options.sentences, folder, prepare(Path(folder)), flags)
-        results = {}
+        report = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "rounds": options.rounds}
+        report |= {"sentences": options.sentences, "server_flags": flags}
+        shown = []
         for topic in options.topics or TOPICS[:4]:
-            results[topic] = import_module(topic).run(setting)
-            print(f"\n{topic}\n\n{table(results[topic])}", flush=True)
-    said = {"rounds": options.rounds, "sentences": options.sentences, "server_flags": flags}
-    report = {"date": f"{datetime.now(UTC):%Y-%m-%d}"} | said
-    if options.json:
-        options.json.write_text(json.dumps(report | results, indent=2) + "\n", encoding="utf-8")
-        texts = [f"## {report['date']} {topic}\n\n{table(rows)}\n" for topic, rows in results.items()]
-        options.json.with_suffix(".md").write_text("\n".join(texts), encoding="utf-8")
+            report[topic] = import_module(topic).run(setting)
+            shown.append(f"## {report['date']} {topic}\n\n{table(report[topic])}\n")
+            print(shown[-1], flush=True)
+            if options.json:  # after each: what is measured is kept, whatever comes
+                options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+                options.json.with_suffix(".md").write_text("\n".join(shown), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2] / "runs" / "peers"
 PINNED = ("torch==2.13.0",)
 TRANSFORMERS = "transformers>=5.24,<6"
 LOADS = {"32 x 1": (32, 1), "8 x 32": (8, 32)}
-START_SECONDS = 180
+START_SECONDS = 300
 MODEL = "classifier"
 
 

@@ -25,9 +25,10 @@ CALLERS = 16
 READY_SECONDS = 60
 CALM_SECONDS = 60  # by then whatever is waited for has long happened
 
-# Servers fork from a process that has imported all: they start within a second, so that many can.
+# Servers fork from a process that has imported what is large: they start within a second, so that many
+# can. Without grpc: it does not outlive a fork.
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["teacher_server.serving", "transformers.models.bert.modeling_bert"])
+FORKS.set_forkserver_preload(["teacher_server.model", "transformers.models.bert.modeling_bert", "fastapi"])
 
 
 class Replica:

@@ -28,12 +28,11 @@ from teacher_api.messages import Instance, Outputs, Want
 from teacher_server.fair_queue import FairQueue
 from teacher_server.metrics import Metrics
 from teacher_server.model import Encoded, Model
+from teacher_server.pace import Pace
 from teacher_server.tracing import Request, Untraced
 
 Outcome = Outputs | TeacherError
 
-SMOOTHING = 0.2  # weight of the newest batch in the measured speed
-UNMEASURED_SPEED = 50.0  # texts/s, assumed for the first hint of when to come back
 LEAST_RETRY_MS = 50
 JOIN_SECONDS = 2.0
 LEAST_BATCH = 8  # texts: smaller halves would cost more than the overlap gains
@@ -103,9 +102,11 @@ class Batcher:
         self._ready = threading.Condition()  # guards what follows
         self._waiting: FairQueue[Job] = FairQueue()  # tokenised
         self._queued = 0  # submitted and not yet taken, tokenised or not
+        self._running = 0  # texts of the batch that the model is at
+        self._more_waited = False  # when it was taken
         self._last_size = 0  # texts of the batch that ran last: its callers may be about to ask again
         self._closing = False
-        self._speed = UNMEASURED_SPEED
+        self._pace = Pace()
         metrics.queue_texts.set_function(lambda: self._queued)
         metrics.queue_limit.set(queue_texts)
         metrics.queue_age.set_function(self._oldest_seconds)
@@ -123,25 +124,38 @@ class Batcher:
         """Takes all jobs or none.
 
         Raises:
-            OverloadedError: the queue is full; names the time after which it may not be.
+            OverloadedError: the queue is full, or so long that the deadline would pass in it; names the
+                time after which it may not be.
             NotReadyError: the model has stopped.
         """
         if self.died.done():
             raise NotReadyError("the model has stopped")
         with self._ready:
-            if self._queued + len(jobs) > self._queue_texts:
-                raise OverloadedError(
-                    "the queue is full",
-                    value=self._queued,
-                    limit=self._queue_texts,
-                    retry_after_ms=self._wait_ms(),
-                )
+            self._check_length(len(jobs))
+            self._check_wait(jobs, min(job.deadline for job in jobs) - time.monotonic())
             self._queued += len(jobs)
         self._arrivals.put(jobs)
 
-    def _wait_ms(self) -> int:
-        """How long what is queued will take at the measured speed."""
-        return max(LEAST_RETRY_MS, round(1000 * self._queued / self._speed))
+    def _check_length(self, count: int) -> None:
+        if self._queued + count > self._queue_texts:
+            raise OverloadedError(
+                "the queue is full",
+                value=self._queued,
+                limit=self._queue_texts,
+                retry_after_ms=_hint_ms(self._pace.seconds(self._queued)),
+            )
+
+    def _check_wait(self, jobs: Sequence[Job], seconds_left: float) -> None:
+        """Better refused now than expired in the queue, or answered when nobody waits. Alone it is tried."""
+        ahead = self._running + self._waiting.ahead_of(jobs[0].caller, len(jobs))
+        too_late = self._pace.too_late_by(ahead + len(jobs), seconds_left)
+        if ahead and seconds_left > 0 and too_late:
+            raise OverloadedError(
+                "the queue is longer than the deadline allows",
+                value=f"{seconds_left + too_late:.2f} s",
+                limit=f"{seconds_left:.2f} s",
+                retry_after_ms=_hint_ms(too_late),
+            )
 
     def _oldest_seconds(self) -> float:
         with self._ready:
@@ -223,7 +237,8 @@ class Batcher:
             most = max(LEAST_BATCH, (len(self._waiting) + self._last_size + 1) // 2)
             batch = self._waiting.take(most, self._batch_tokens, padded=not self._model.padding_free)
             self._queued -= len(expired) + len(batch)
-            self._last_size = len(batch)
+            self._running = self._last_size = len(batch)
+            self._more_waited = bool(self._waiting)
             return batch, expired
 
     def _run_batch(self, batch: Sequence[Job]) -> None:
@@ -236,8 +251,10 @@ class Batcher:
         self._tracer.ran(
             (one for job in batch for one in job.asked_by), taken, texts=len(batch), tokens=padded
         )
+        with self._ready:
+            self._running = 0
+            self._pace.note(len(batch), seconds, more_waited=self._more_waited)
         self._hand_back(batch, outcomes)
-        self._speed += SMOOTHING * (len(batch) / seconds - self._speed)
         self._metrics.ran(tokens, padded, self._batch_tokens, waited=waited, seconds=seconds)
 
     def _compute(self, batch: Sequence[Job]) -> list[Outcome]:
@@ -255,6 +272,10 @@ class Batcher:
     def _hand_back(self, jobs: Sequence[Job], outcomes: Sequence[Outcome]) -> None:
         if jobs:
             self._loop.call_soon_threadsafe(self._deliver, jobs, outcomes)
+
+
+def _hint_ms(seconds: float) -> int:
+    return max(LEAST_RETRY_MS, round(1000 * seconds))
 
 
 def _if_finite(outputs: Outputs) -> Outcome:

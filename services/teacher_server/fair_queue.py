@@ -45,6 +45,13 @@ class FairQueue(Generic[Item]):
     def __iter__(self) -> Iterator[Item]:
         return (item for line in self._lines.values() for item in line.items)
 
+    def ahead_of(self, caller: str, count: int) -> int:
+        """How many have their turn before the last of so many more of this caller's: its own, and of
+        each other caller no more than as many."""
+        own = len(self._lines[caller].items) if caller in self._lines else 0
+        others = (line for name, line in self._lines.items() if name != caller)
+        return own + sum(min(len(line.items), own + count) for line in others)
+
     def put(self, items: Iterable[Item]) -> None:
         """A caller who was not waiting is the last to have a turn."""
         for item in items:

@@ -44,6 +44,7 @@ from teacher_server.http_bodies import (
     error_to_json,
     legible,
 )
+from teacher_server.http_patience import Impatient
 from teacher_server.http_v2 import make_router
 from teacher_server.open_inference import OpenInference
 from teacher_server.pipeline import Pipeline
@@ -185,6 +186,7 @@ async def start_http(app: App, host: str, port: int) -> tuple[InOurLoop, asyncio
     listener = socket.create_server((host, port), family=family, backlog=1024)
     config = uvicorn.Config(
         app,
+        http=Impatient,
         lifespan="off",
         ws="none",
         log_config=None,
@@ -237,7 +239,9 @@ async def _on_validation_error(request: Request, error: RequestValidationError) 
 async def _on_http_exception(request: Request, error: HTTPException) -> Response:
     """FastAPI's own: 400 is a body that cannot be read; 404 and 405 keep their status."""
     status = None if error.status_code == 400 else error.status_code
-    return _refusal(InvalidRequestError(str(error.detail)), request.url.path, status=status)
+    refused = _refusal(InvalidRequestError(str(error.detail)), request.url.path, status=status)
+    refused.headers.update(error.headers or {})  # a 405 says what is allowed
+    return refused
 
 
 async def _on_failure(request: Request, error: Exception) -> Response:

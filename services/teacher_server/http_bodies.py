@@ -71,7 +71,7 @@ class WantBody(Body):
 
 
 class PredictRequest(Body):
-    instances: AtMost4096[InstanceBody]
+    instances: AtMost4096[InstanceBody] = Field(json_schema_extra={"minItems": 1})
     want: WantBody = WantBody()
     fingerprint: str = Field("", description="refuse unless this is the teacher's; empty accepts any")
     vocabulary_hash: str = Field("", description="required with token ids")

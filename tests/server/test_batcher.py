@@ -3,6 +3,7 @@
 import asyncio
 import math
 import threading
+import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from teacher_api.messages import Instance, Outputs, Want
 from teacher_server.batcher import LEAST_BATCH, Batcher, Job
 from teacher_server.metrics import Metrics
 from teacher_server.model import Encoded
+from teacher_server.pace import Pace
 from teacher_server.tracing import Untraced
 
 
@@ -57,19 +59,23 @@ class Bench:
         await asyncio.to_thread(self.model.entered.wait, 10)
         return job
 
-    def submit(self, lengths: Sequence[int], deadline: float = math.inf) -> list[Job]:
+    def submit(self, lengths: Sequence[int], deadline: float = math.inf, caller: str = "") -> list[Job]:
         future = asyncio.get_running_loop().create_future
-        jobs = [Job(b"", Instance("x" * length), Want(), future(), deadline) for length in lengths]
+        asked = [Instance("x" * length) for length in lengths]
+        jobs = [Job(b"", instance, Want(), future(), deadline, caller=caller) for instance in asked]
         self.batcher.submit(jobs)
         return jobs
 
     async def finish(self, *jobs: Job) -> list[Any]:
         """Lets the model run, once all that was submitted is tokenised."""
         async with asyncio.timeout(5):
-            while len(self.batcher._waiting) < len(jobs):  # noqa: ASYNC110  # a thread's state
-                await asyncio.sleep(0.001)
+            await self.tokenised(len(jobs))
             self.model.go.set()
             return await asyncio.gather(*[job.future for job in jobs])
+
+    async def tokenised(self, count: int) -> None:
+        while len(self.batcher._waiting) < count:  # noqa: ASYNC110  # a thread's state
+            await asyncio.sleep(0.001)
 
 
 @pytest.fixture
@@ -146,6 +152,47 @@ async def test_bound_counts_texts_and_is_freed(close: list[Bench]) -> None:
     assert refused.value.retry_after_ms > 0
     await bench.finish(*first, *bench.submit([1] * 2))
     bench.submit([1] * 10)
+
+
+async def test_a_wait_beyond_the_deadline_is_refused_at_once(close: list[Bench]) -> None:
+    bench = Bench(padding_free=True)
+    close.append(bench)
+    now = time.monotonic()
+    bench.batcher._pace = measured(texts=1, seconds=10)
+    bench.submit([1], deadline=now + 5)  # nothing is ahead of it: it is tried
+    await asyncio.to_thread(bench.model.entered.wait, 10)
+    queued = bench.submit([1] * 8)
+    await bench.tokenised(8)
+    with pytest.raises(OverloadedError, match="longer than the deadline") as refused:
+        bench.submit([1], deadline=now + 60)  # ten texts, with prudence 125 s
+    assert 60_000 <= refused.value.retry_after_ms <= 75_000
+    queued += bench.submit([1], deadline=now + 60, caller="another")  # three: its turn comes before
+    await bench.finish(*queued, *bench.submit([1], deadline=now + 600))
+
+
+async def test_no_deadline_is_too_near_while_no_speed_is_known(close: list[Bench]) -> None:
+    bench = Bench(padding_free=True)
+    close.append(bench)
+    await bench.occupy()
+    await bench.finish(*bench.submit([1] * 500), *bench.submit([1], deadline=time.monotonic() + 5))
+
+
+def measured(texts: int, seconds: float) -> Pace:
+    pace = Pace()
+    for _ in range(50):
+        pace.note(texts, seconds, more_waited=True)
+    return pace
+
+
+def test_pace_is_that_of_full_batches_only() -> None:
+    pace = measured(texts=100, seconds=1)
+    pace.note(1, 0.1, more_waited=False)  # small for want of work: says nothing of a queue
+    assert pace.seconds(100) == pytest.approx(1, abs=1e-3)
+    pace.note(20, 0.1, more_waited=False)  # but one that is faster than all shows what can be done
+    assert pace.seconds(120) == pytest.approx(1, abs=1e-3)
+    assert pace.too_late_by(120, 1.0) == pytest.approx(0.25, abs=1e-3)
+    assert pace.too_late_by(120, 1.3) == 0
+    assert Pace().too_late_by(10**6, 0.001) == 0
 
 
 async def test_one_that_cannot_be_tokenised_fails_alone(close: list[Bench]) -> None:

@@ -104,3 +104,11 @@ def test_expired_leave_and_the_others_keep_their_places() -> None:
     assert len(queue.drop_expired(0.5)) == 4
     assert [text.encoded.tokens for text in queue] == [7, 7]
     assert queue.take(9, 100, padded=False) and not queue.take(9, 100, padded=True)
+
+
+def test_ahead_are_ones_own_and_of_each_other_as_many() -> None:
+    queue: FairQueue[Text] = FairQueue()
+    queue.put([*texts("a", [1] * 10), *texts("b", [1] * 3)])
+    assert queue.ahead_of("c", 2) == 2 + 2
+    assert queue.ahead_of("b", 1) == 3 + 4
+    assert queue.ahead_of("a", 5) == 10 + 3

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import httpx
 import pytest
+from checkups import checkups
 from faces import FaultyServer, OpenFace, OverGrpc, OverHttp, texts
 from processes import RedisProcess, ServerProcess, StartServer
 
@@ -77,22 +78,10 @@ async def test_logs_hold_no_text(faulty: FaultyServer, open_grpc: Callable[..., 
     assert SECRET not in log
 
 
-async def test_health_answers_while_the_model_works(
-    faulty: FaultyServer, open_grpc: Callable[..., OverGrpc]
-) -> None:
-    face = open_grpc(faulty.running)
-    work = asyncio.create_task(face.ask(texts("slow 1.0 health")))
-    async with httpx.AsyncClient(base_url=faulty.running.url) as client:
-        delays = [await timed(client.get("/readyz")) for _ in range(20)]
-    assert not work.done()
-    assert sorted(delays)[10] < 0.1
-    await work
-
-
-async def timed(request: object) -> float:
-    started = time.monotonic()
-    assert (await request).status_code == 200  # type: ignore[misc]
-    return time.monotonic() - started
+async def test_health_answers_while_the_model_works(faulty: FaultyServer) -> None:
+    """Each check within its deadline of a second; on a quiet machine within 100 ms, see tests/soak."""
+    delays = await checkups(faulty.running, batches=2, name="health")
+    assert sorted(delays)[len(delays) // 2] < 0.1
 
 
 async def test_death_of_the_model_is_visible(new_faulty: NewFaulty) -> None:
@@ -102,10 +91,10 @@ async def test_death_of_the_model_is_visible(new_faulty: NewFaulty) -> None:
     asked = [face.ask(texts("slow 0.2 before", "die now")) for face in faces]
     told = await asyncio.gather(*asked, return_exceptions=True)
     died = time.monotonic()
-    assert [type(error) for error in told] == [NotReadyError, NotReadyError]
+    assert [type(error) for error in told] == [NotReadyError, NotReadyError], told
     assert not await is_ready(running)
     assert time.monotonic() - died < 1
-    assert await asyncio.to_thread(running.process.wait, 10) == 1
+    assert await asyncio.to_thread(running.process.wait, 60) == 1
     for face in faces:
         await face.close()
 

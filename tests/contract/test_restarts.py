@@ -12,6 +12,7 @@ from teacher_api.messages import Instance, Want
 
 TEXTS = [Instance(f"a question that is asked while the server dies, number {n}") for n in range(2000)]
 PARTS = [TEXTS[start : start + 100] for start in range(0, len(TEXTS), 100)]
+WHOLE = Want(layers=(1,), pooling="none")  # over gRPC, that is a stream
 
 
 async def test_a_killed_server_costs_a_pause_and_another_teacher_is_refused(new_server):
@@ -23,12 +24,14 @@ async def test_a_killed_server_costs_a_pause_and_another_teacher_is_refused(new_
     running = await start()
     clients = [await Client.connect(url, patience=Patience(seconds=60)) for url in urls]
     asked = [asyncio.create_task(client.ask(part, Want())) for client in clients for part in PARTS]
+    streamed = asyncio.create_task(clients[0].ask(TEXTS[:300], WHOLE))
     await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
     running.kill()
     assert not all(task.done() for task in asked)
     running = await start()
     answers = [answer for part in await asyncio.gather(*asked) for answer in part]
     assert [answer.error for answer in answers if answer.error] == []
+    assert [answer.error for answer in await streamed if answer.error] == []
     over_grpc, over_http = answers[: len(TEXTS)], answers[len(TEXTS) :]
     for one, other in zip(over_grpc, over_http, strict=True):
         np.testing.assert_allclose(one.outputs.logits, other.outputs.logits, rtol=0, atol=1e-6)

@@ -40,6 +40,12 @@ class Service(pb_grpc.TeacherServiceServicer):
     async def Predict(self, request, context):
         return await self._act(request, context)
 
+    async def StreamPredict(self, requests, context):
+        async for request in requests:
+            for response in await self._act(request, context):
+                response.id = response.id or request.id
+                yield response
+
     async def GetUsage(self, request, context):
         return await self._act(request, context)
 
@@ -225,6 +231,76 @@ async def test_a_wrong_answer_over_grpc_is_an_error(sent, kind):
     async with grpc_teacher(act) as teacher:
         with pytest.raises(kind):
             await teacher.predict(ASKED, WANT, "mine")
+
+
+WHOLE = Want(layers=(1,), pooling="none")  # is asked for in a stream
+REFUSAL = errors.error_to_proto(full(errors.OverloadedError))
+
+
+def part(*answers: pb.Answer, **fields) -> pb.StreamPredictResponse:
+    return pb.StreamPredictResponse(answers=answers or [INTACT], **{"fingerprint": "mine"} | fields)
+
+
+async def test_answers_come_in_parts_and_the_stream_stays_open():
+    peers = set()
+
+    async def act(request, context):
+        peers.add(id(context))
+        return [part() for _ in request.question.instances]
+
+    async with grpc_teacher(act) as teacher:
+        for count in (3, 1):
+            assert len(await teacher.predict(ASKED * count, WHOLE, "mine")) == count
+    assert len(peers) == 1
+
+
+async def test_an_error_in_a_stream_is_the_questions_and_the_next_one_is_answered():
+    answers = [[part(), pb.StreamPredictResponse(error=REFUSAL)], [part(), part()]]
+
+    async def act(request, context):
+        return answers.pop(0)
+
+    async with grpc_teacher(act) as teacher:
+        with pytest.raises(errors.OverloadedError) as caught:
+            await teacher.predict(ASKED * 2, WHOLE, "mine")
+        assert told(caught.value) == told(full(errors.OverloadedError))
+        assert len(await teacher.predict(ASKED * 2, WHOLE, "mine")) == 2
+
+
+async def test_a_stream_that_ends_is_not_ready_one_that_hangs_is_left_at_the_deadline():
+    async def end(request, context):
+        await context.abort(grpc.StatusCode.UNAVAILABLE, "going")
+
+    async def hang(request, context):
+        await asyncio.Future()
+
+    async with grpc_teacher(end) as teacher:
+        for _ in range(2):
+            with pytest.raises(NotReadyError):
+                await teacher.predict(ASKED, WHOLE, "mine")
+    async with grpc_teacher(hang, timeout_s=0.2) as teacher:
+        with pytest.raises(DeadlineExceededError):
+            await teacher.predict(ASKED, WHOLE, "mine")
+
+
+@pytest.mark.parametrize(
+    ("parts", "kind"),
+    [
+        ([part(id=7)], InternalError),
+        ([part(), part(id=7)], InternalError),
+        ([part(INTACT, INTACT)], InternalError),
+        ([part(TORN)], InternalError),
+        ([part(fingerprint="other")], FingerprintMismatchError),
+    ],
+)
+async def test_a_wrong_answer_in_a_stream_is_an_error(parts, kind):
+    async def act(request, context):
+        return parts
+
+    async with grpc_teacher(act) as teacher:
+        with pytest.raises(kind):
+            await teacher.predict(ASKED, WHOLE, "mine")
+            await teacher.predict(ASKED, WHOLE, "mine")  # where what came too much is found
 
 
 def answered(logits: object, **changes: object) -> dict[str, object]:

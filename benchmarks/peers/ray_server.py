@@ -1,5 +1,6 @@
 """Ray Serve with dynamic batching: python ray_server.py PORT"""
 
+import contextlib
 import sys
 import time
 from itertools import islice
@@ -29,7 +30,10 @@ class Served:
 
 if __name__ == "__main__":
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
-    serve.start(http_options={"host": "127.0.0.1", "port": int(sys.argv[1])})
+    for _ in range(4):  # it gives its proxy 60 s to start, which a busy machine may need twice
+        with contextlib.suppress(TimeoutError):
+            serve.start(http_options={"host": "127.0.0.1", "port": int(sys.argv[1])})
+            break
     serve.run(Served.bind(), route_prefix="/predict")
     while True:
         time.sleep(60)

@@ -4,8 +4,11 @@
     ├── InvalidRequestError       the caller's mistake: names the field, the value and the limit
     │   ├── TooLargeError         the request's bytes pass the limit
     │   └── NotFoundError         no model, or no version, of that name is served
+    ├── UnauthenticatedError      no API key, or not a valid one
+    ├── PermissionDeniedError     the key's scopes do not reach that far
+    ├── BudgetSpentError          the key's budget does not hold what was asked: says when it is new
     ├── FingerprintMismatchError  the teacher is not, or is no longer, the one that was pinned
-    ├── OverloadedError           the queue is full: come back after `retry_after_ms`
+    ├── OverloadedError           the queue is full, or the key too fast: come back after `retry_after_ms`
     ├── NotReadyError             starting, draining, or out of reach
     ├── DeadlineExceededError     the caller's time ran out
     ├── CancelledError            the caller went away
@@ -64,6 +67,18 @@ class NotFoundError(InvalidRequestError):
     code = "not_found"
 
 
+class UnauthenticatedError(TeacherError):
+    code = "unauthenticated"
+
+
+class PermissionDeniedError(TeacherError):
+    code = "permission_denied"
+
+
+class BudgetSpentError(TeacherError):
+    code = "budget_spent"
+
+
 class FingerprintMismatchError(TeacherError):
     code = "fingerprint_mismatch"
 
@@ -107,8 +122,11 @@ TABLE: dict[type[TeacherError], Wire] = {
     InvalidRequestError: Wire("INVALID_ARGUMENT", 422, retry=False),
     TooLargeError: Wire("OUT_OF_RANGE", 413, retry=False),
     NotFoundError: Wire("NOT_FOUND", 404, retry=False),
+    UnauthenticatedError: Wire("UNAUTHENTICATED", 401, retry=False),
+    PermissionDeniedError: Wire("PERMISSION_DENIED", 403, retry=False),
     FingerprintMismatchError: Wire("FAILED_PRECONDITION", 412, retry=False),
     OverloadedError: Wire("RESOURCE_EXHAUSTED", 429, retry=True),
+    BudgetSpentError: Wire("RESOURCE_EXHAUSTED", 402, retry=False),  # a month is too long a pause
     NotReadyError: Wire("UNAVAILABLE", 503, retry=True),
     DeadlineExceededError: Wire("DEADLINE_EXCEEDED", 504, retry=True),
     CancelledError: Wire("CANCELLED", 499, retry=False),
@@ -116,7 +134,7 @@ TABLE: dict[type[TeacherError], Wire] = {
 }
 
 _BY_CODE = {error.code: error for error in TABLE}
-_BY_GRPC = {wire.grpc_code: error for error, wire in TABLE.items()}
+_BY_GRPC = {wire.grpc_code: error for error, wire in reversed(TABLE.items())}  # the first of two
 _BY_STATUS = {wire.http_status: error for error, wire in TABLE.items()}
 
 

@@ -5,7 +5,7 @@ Both programs work with these; protobuf is met only where something leaves the p
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from teacher_api import tensors
 from teacher_api.errors import InvalidRequestError, TeacherError, error_from_proto, error_to_proto
@@ -99,7 +99,7 @@ class Description:
 
 @dataclass(frozen=True)
 class Usage:
-    """Counts of instances, and queries charged: see GetUsageResponse in teacher.proto."""
+    """Counts of instances, and what was charged: see GetUsageResponse in teacher.proto."""
 
     asked: int = 0
     cached: int = 0
@@ -107,6 +107,18 @@ class Usage:
     failed: int = 0
     charged: int = 0
     remaining: int | None = None
+    key: str = ""
+    period: str = ""
+    queries: int = 0
+    units: int = 0
+    usd: str = ""
+    remaining_units: int | None = None
+    remaining_usd: str | None = None
+    keys: tuple["Usage", ...] = ()
+
+    def own(self) -> dict[str, Any]:
+        """All but other keys' usage."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "keys"}
 
 
 def most_bytes(want: Want, teacher: Description) -> int:
@@ -228,9 +240,15 @@ def description_from_proto(proto: pb.DescribeResponse) -> Description:
 
 
 def usage_to_proto(usage: Usage) -> pb.GetUsageResponse:
-    return pb.GetUsageResponse(**{name: getattr(usage, name) for name in usage.__dataclass_fields__})
+    return pb.GetUsageResponse(**usage.own(), keys=map(usage_to_proto, usage.keys))
 
 
 def usage_from_proto(proto: pb.GetUsageResponse) -> Usage:
-    remaining = proto.remaining if proto.HasField("remaining") else None
-    return Usage(proto.asked, proto.cached, proto.joined, proto.failed, proto.charged, remaining)
+    own = {name: getattr(proto, name) for name in Usage().own()}
+    if not proto.HasField("remaining"):
+        own["remaining"] = None
+    if not proto.HasField("remaining_units"):
+        own["remaining_units"] = None
+    if not proto.HasField("remaining_usd"):
+        own["remaining_usd"] = None
+    return Usage(**own, keys=tuple(map(usage_from_proto, proto.keys)))

@@ -1,4 +1,4 @@
-"""student-trainer finetune | distill | bench | augment | record | price | ledger
+"""student-trainer finetune | distill | bench | augment | record | price | ledger | reconcile
 
 finetune  a teacher, or a student without one, from a pretrained checkpoint and labels
 distill   a student from a teacher that is asked only what it must
@@ -7,6 +7,7 @@ augment   a task's rows, twenty times as many, with words replaced
 record    a teacher's answers in a file, which the teacher recorded:FILE replays at the same charge
 price     what asking would cost, before anything is asked
 ledger    what was asked and paid, run by run
+reconcile the ledger against the teacher's log of charges
 
 `student-trainer COMMAND --help` lists the settings; each can also stand in a file given by --config.
 """
@@ -21,6 +22,7 @@ from rich.logging import RichHandler
 
 from student_trainer.errors import UserError
 from teacher_api.errors import TeacherError
+from teacher_api.prices import PriceBookError
 
 # A command's libraries are imported when it runs: `price` and mistakes need not wait for torch.
 # ruff: noqa: PLC0415
@@ -29,7 +31,7 @@ console = Console(stderr=True)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Exit codes: 0 done, 1 the teacher failed, 2 something given cannot be used, 130 interrupted."""
+    """Exit codes: 0 done, 1 a teacher failed or charges differ, 2 what was given is no use, 130 stopped."""
     command, *flags = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if command not in COMMANDS:
         print(__doc__)
@@ -43,7 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
     again = "the same command" if command == "record" else "--resume"
     try:
         COMMANDS[command](flags)
-    except UserError as error:
+    except (UserError, PriceBookError) as error:
         _say("refused", str(error), code=2)
     except TeacherError as error:
         _say("the teacher failed", f"{error}; what was answered is kept: {again} goes on", code=1)
@@ -123,6 +125,16 @@ def ledger(flags: list[str]) -> None:
     Console().print(view(parse(LedgerSettings, flags, "ledger")))
 
 
+def reconcile(flags: list[str]) -> None:
+    from student_trainer.config import ReconcileSettings, parse
+    from student_trainer.reconcile import reconcile as compare
+
+    differences, runs = compare(parse(ReconcileSettings, flags, "reconcile"))
+    print(*differences, f"{runs} run(s) compared, {len(differences)} difference(s)", sep="\n")
+    if differences or not runs:
+        sys.exit(1)
+
+
 def _say(what: str, why: str, code: int) -> None:
     console.print(f"[bold red]{what}[/]:", end=" ")
     console.print(why, markup=False, highlight=False, soft_wrap=True)
@@ -137,6 +149,7 @@ COMMANDS = {
     "record": record,
     "price": price,
     "ledger": ledger,
+    "reconcile": reconcile,
 }
 
 if __name__ == "__main__":

@@ -9,11 +9,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from student_trainer.config import DistillSettings
 from student_trainer.costs import flops
 from student_trainer.costs.database import open_database
-from student_trainer.costs.prices import UNPRICED, Tariff
 from student_trainer.costs.summary import Sieves, sieves
 from student_trainer.data import Rows
 from student_trainer.result import Money, Questions
 from teacher_api.messages import Description, Instance
+from teacher_api.prices import UNPRICED, Tariff
 
 GIGA = 1e9
 Bill = Sequence[float]  # units: full, full with a cache, selected, selected with a cache

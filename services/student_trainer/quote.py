@@ -3,7 +3,8 @@
 from typing import Any
 
 from student_trainer.config import PriceSettings
-from student_trainer.costs.prices import load_tariff, quote_queries, quote_texts
+from student_trainer.costs.quotes import quote_queries, quote_texts
+from teacher_api.prices import load_tariff
 
 
 def quote(settings: PriceSettings) -> dict[str, Any]:

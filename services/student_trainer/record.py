@@ -23,13 +23,13 @@ from student_trainer.config import ConfigError, RecordSettings
 from student_trainer.costs.budget import Budget
 from student_trainer.costs.database import open_database
 from student_trainer.costs.ledger import Ledger, Total, totals
-from student_trainer.costs.prices import UNPRICED, Tariff, load_tariff
 from student_trainer.data import DataSettings, load_texts
 from student_trainer.teachers.asker import Asker
 from student_trainer.teachers.client import Client
 from student_trainer.teachers.recorded import Recording
 from student_trainer.teachers.store import Store
 from teacher_api.messages import Answer, Description, Instance, Want
+from teacher_api.prices import UNPRICED, Tariff, load_tariff
 
 CHUNK = 512  # rows in memory at once, and in one transaction: four requests of a teacher's usual 128
 SPLITS = ("train", "validation")  # a split's place here is its step in the ledger

@@ -14,7 +14,6 @@ from student_trainer.config import ConfigError, DistillSettings
 from student_trainer.costs.budget import Budget
 from student_trainer.costs.database import open_database
 from student_trainer.costs.ledger import Ledger
-from student_trainer.costs.prices import UNPRICED, Tariff, load_tariff
 from student_trainer.data import TaskData
 from student_trainer.layers import Projection, pairs
 from student_trainer.objective import Match
@@ -26,6 +25,7 @@ from student_trainer.teachers.client import Client
 from student_trainer.teachers.handshake import permutation, worse_than_chance
 from student_trainer.teachers.store import Store
 from teacher_api.messages import Description, Want
+from teacher_api.prices import UNPRICED, Tariff, load_tariff
 
 logger = logging.getLogger(__name__)
 

@@ -1,8 +1,10 @@
 """The command line.
 
     teacher-server serve --model DIR_OR_HUB_NAME
+    teacher-server keys create|list|rotate|revoke
 
-When both faces answer, one line goes to stdout: `ready grpc=HOST:PORT http=HOST:PORT fingerprint=…`.
+When both faces answer, one line goes to stdout:
+`ready grpc=HOST:PORT http=HOST:PORT fingerprint=… access=keys|open tls=on|off`.
 Exit code: 0 after SIGTERM or SIGINT, 1 when the model's thread died, 2 for settings that cannot be served.
 """
 
@@ -10,14 +12,19 @@ import os
 import sys
 from collections.abc import Sequence
 
-from teacher_server import logs, settings
+from teacher_server import keys, logs, settings
 
-USAGE = "usage: teacher-server serve --model DIR_OR_HUB_NAME; all settings: teacher-server serve --help"
+USAGE = (
+    "usage: teacher-server serve --model DIR_OR_HUB_NAME; all settings: teacher-server serve --help\n"
+    "       teacher-server keys create|list|rotate|revoke; teacher-server keys --help"
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns the exit code."""
     command, *flags = (sys.argv[1:] if arguments is None else arguments) or [""]
+    if command == "keys":
+        return keys.main(flags)
     if command != "serve":
         print(USAGE, file=sys.stderr)
         return 0 if command in ("-h", "--help") else 2

@@ -25,11 +25,12 @@ from teacher_api.errors import (
     NotReadyError,
     TeacherError,
     TooLargeError,
+    UnauthenticatedError,
     as_teacher_error,
 )
 from teacher_api.messages import Answer, Description, Usage
 from teacher_server import page
-from teacher_server.admission import OPEN
+from teacher_server.auth import CALLER, OPERATION, Access
 from teacher_server.failures import of_the_table
 from teacher_server.health import Health
 from teacher_server.http_bodies import (
@@ -48,8 +49,10 @@ from teacher_server.http_patience import Impatient
 from teacher_server.http_v2 import make_router
 from teacher_server.open_inference import OpenInference
 from teacher_server.pipeline import Pipeline
+from teacher_server.tls import Certificates
 from teacher_server.watch import App, Message, Receive, Send, Watch, WatchedApp
 
+OPEN_PATHS = frozenset(("/livez", "/readyz", "/v2/health/live", "/v2/health/ready"))
 BODY_SECONDS = 20  # a body that takes longer is a slow-loris, not a caller
 KEEP_ALIVE_SECONDS = 75
 # Its spans would be told of each request twice, and its logs quote what an exception says.
@@ -58,8 +61,10 @@ NOT_FASTAPIS: TelemetryConfig = {"tracing": False, "metrics": False, "logs": Fal
 log = logging.getLogger(__name__)
 
 
-def make_app(pipeline: Pipeline, health: Health, watch: Watch, max_bytes: int) -> App:
-    """The application; requests and answers larger than max_bytes are refused."""
+def make_app(
+    pipeline: Pipeline, access: Access, health: Health, watch: Watch, max_bytes: int, metrics_open: bool
+) -> App:
+    """The application; requests and answers larger than max_bytes are refused, and so are callers unknown."""
     app = FastAPI(title="teacher-server", version="1", exception_handlers=_handlers(), telemetry=NOT_FASTAPIS)
     refusals: dict[int | str, dict[str, Any]] = {
         wire.http_status: {"model": Refusal, "description": kind.code} for kind, wire in TABLE.items()
@@ -71,7 +76,7 @@ def make_app(pipeline: Pipeline, health: Health, watch: Watch, max_bytes: int) -
 
     @app.get("/v1/usage")
     async def usage() -> Usage:
-        return pipeline.usage()
+        return await pipeline.usage(CALLER.get())
 
     @app.post("/v1/predict", response_model=PredictResponse, responses=refusals)
     async def predict(request: Annotated[PredictRequest, Body()]) -> Response:
@@ -93,39 +98,55 @@ def make_app(pipeline: Pipeline, health: Health, watch: Watch, max_bytes: int) -
 
     @app.get("/", include_in_schema=False)
     async def seen() -> Response:
-        now = page.status(watch.metrics, health) | {"usage": asdict(pipeline.usage())}
-        return HTMLResponse(page.render(pipeline.description, OPEN, now), headers=page.HEADERS)
+        return HTMLResponse(
+            page.render(pipeline.description, CALLER.get(), await status()), headers=page.HEADERS
+        )
 
     @app.get("/status", include_in_schema=False)
     async def status() -> dict[str, Any]:
-        return page.status(watch.metrics, health) | {"usage": asdict(pipeline.usage())}
+        return page.status(watch.metrics, health) | {"usage": asdict(await pipeline.usage(CALLER.get()))}
 
     @app.get("/metrics", response_class=Response)
     async def scraped() -> Response:
+        if not metrics_open:
+            access.named(CALLER.get()).require("admin")
         return Response(watch.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
     app.include_router(make_router(OpenInference(pipeline, health, max_bytes)))
-    return WatchedApp(Gate(app, max_bytes), watch)
+    open_paths = OPEN_PATHS | {"/metrics"} if metrics_open else OPEN_PATHS
+    return WatchedApp(Gate(app, access, max_bytes, open_paths), watch)
 
 
 class Gate:
-    """ASGI: reads the body within its limits, and stops the work of a caller who leaves."""
+    """ASGI: lets callers in whom it knows, reads the body within its limits, and stops the work of one who
+    leaves."""
 
-    def __init__(self, app: App, max_bytes: int) -> None:
-        self._app, self._max_bytes = app, max_bytes
+    def __init__(self, app: App, access: Access, max_bytes: int, open_paths: frozenset[str]) -> None:
+        self._app, self._access, self._max_bytes, self._open_paths = app, access, max_bytes, open_paths
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         try:
+            self._know(scope)
             async with asyncio.timeout(BODY_SECONDS):
                 body = await self._body(scope, receive)
         except TimeoutError:
             late = DeadlineExceededError("the body took too long", limit=f"{BODY_SECONDS} s")
             await _refusal(late, scope.get("path", ""), close=True)(scope, receive, send)
+        except UnauthenticatedError as error:
+            await _refusal(error, scope["path"], close=True)(scope, receive, send)
         except TooLargeError as error:
             # Not closed: uvicorn reads on and discards, so that the caller can read why.
             await _refusal(error, scope["path"])(scope, receive, send)
         else:
             await self._answer(scope, body, receive, send)
+
+    def _know(self, scope: Message) -> None:
+        """Who calls, and within which operation; an open path asks nobody."""
+        if scope["path"] in self._open_paths:
+            return
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        CALLER.set(self._access.authenticate(headers.get(b"authorization", "")).name)
+        OPERATION.set(headers.get(b"operation-id", ""))
 
     async def _body(self, scope: Message, receive: Receive) -> bytes:
         announced = dict(scope["headers"]).get(b"content-length", b"0")
@@ -176,7 +197,9 @@ class InOurLoop(uvicorn.Server):
         yield
 
 
-async def start_http(app: App, host: str, port: int) -> tuple[InOurLoop, asyncio.Task[None], int]:
+async def start_http(
+    app: App, host: str, port: int, certificates: Certificates | None = None
+) -> tuple[InOurLoop, asyncio.Task[None], int]:
     """A running server, the task that ends with it, and the port that it got.
 
     Raises:
@@ -194,6 +217,7 @@ async def start_http(app: App, host: str, port: int) -> tuple[InOurLoop, asyncio
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=1,  # by then all requests are done
+        ssl_context_factory=(lambda _, __: certificates.context()) if certificates else None,
     )
     server = InOurLoop(config)
     task = asyncio.create_task(server.serve([listener]))
@@ -251,6 +275,8 @@ async def _on_failure(request: Request, error: Exception) -> Response:
 
 def _refusal(error: TeacherError, path: str, *, status: int | None = None, close: bool = False) -> Response:
     headers = {"connection": "close"} if close else {}
+    if isinstance(error, UnauthenticatedError):
+        headers["www-authenticate"] = 'Bearer, Basic realm="teacher-server, the key as password"'
     if error.retry_after_ms:
         headers["retry-after"] = str(math.ceil(error.retry_after_ms / 1000))
     status = status or TABLE[type(error)].http_status

@@ -12,6 +12,7 @@ from teacher_api.errors import InvalidRequestError, TeacherError
 from teacher_api.messages import Answer, HiddenDType, Instance, Outputs, Pooling, Want
 from teacher_api.tensors import Array
 from teacher_server.admission import Question
+from teacher_server.auth import CALLER, OPERATION
 
 Encoding = Literal["list", "base64"]
 DAY_MS = 86_400_000
@@ -86,6 +87,8 @@ class PredictRequest(Body):
             fingerprint=self.fingerprint,
             vocabulary_hash=self.vocabulary_hash,
             deadline=time.monotonic() + seconds,
+            caller=CALLER.get(),
+            operation=OPERATION.get(),
         )
 
 

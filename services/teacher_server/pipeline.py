@@ -2,10 +2,11 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import math
 import re
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ from teacher_server.admission import Question, check
 from teacher_server.batcher import Batcher, Job, Outcome
 from teacher_server.cache import Cache
 from teacher_server.model import Model
+from teacher_server.quota import Quota
 from teacher_server.tracing import current
 from teacher_server.watch import Watch
 
@@ -40,10 +42,11 @@ class Seat:
 class Pipeline:
     """Answers questions to one teacher. All methods run on the event loop."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # the parts and their limits
         self,
         model: Model,
         description: Description,
+        quota: Quota,
         cache: Cache,
         watch: Watch,
         *,
@@ -53,12 +56,12 @@ class Pipeline:
     ) -> None:
         self.description = description
         metrics = self._metrics = watch.metrics
-        self._cache, self._max_requests = cache, max_requests
+        self._quota, self._cache, self._max_requests = quota, cache, max_requests
         self._in_flight: dict[bytes, Job] = {}
         self._open, self._draining = 0, False
         self._idle = asyncio.Event()
         self._idle.set()
-        self._usage: Counter[str] = Counter()  # by the fields of Usage
+        self._usage: defaultdict[str, Counter[str]] = defaultdict(Counter)  # by caller, and fields of Usage
         self._batcher = Batcher(
             model,
             queue_texts=queue_texts,
@@ -81,14 +84,21 @@ class Pipeline:
         with self._admitted(question):
             keys = self._keys(question)
             kept = await self._looked_up(keys, question.want)
-            seats = self._seats(question, keys, kept)
-            await self._wait([seat.job for seat in seats if isinstance(seat, Seat)], question.deadline)
-            answered = [self._answer(number, seat) for number, seat in enumerate(seats)]
-            return self._metered(question.caller, answered)
+            missing = [outputs is None for outputs in kept]
+            async with self._quota.reserved(question, keys, missing) as reservation:
+                seats = self._seats(question, keys, kept)
+                await self._wait([seat.job for seat in seats if isinstance(seat, Seat)], question.deadline)
+                answered = [self._answer(number, seat) for number, seat in enumerate(seats)]
+                charged = await reservation.settle([how == "charged" for how, _ in answered])
+            return self._metered(question.caller, answered, charged)
 
-    def usage(self) -> Usage:
-        """Counts since the server started."""
-        return Usage(**self._usage)
+    async def usage(self, caller: str) -> Usage:
+        """What a caller has asked since the server started, been charged, and has left."""
+        return await self._quota.usage(caller, self.counts())
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Caller -> its counts since the server started, by the fields of Usage."""
+        return {caller: dict(counts) for caller, counts in self._usage.items()}
 
     async def drain(self, seconds: float) -> None:
         """Refuses what comes from now on, and waits for what runs, at most this long."""
@@ -101,6 +111,7 @@ class Pipeline:
         """Stops the model's threads, and finishes what the cache is writing."""
         await self._batcher.close()
         await self._cache.close()
+        await self._quota.close()
 
     # ---- admit ----
 
@@ -127,6 +138,7 @@ class Pipeline:
             raise NotReadyError("draining: ask another replica")
         if self._open > self._max_requests:
             raise OverloadedError("too many requests", limit=self._max_requests, retry_after_ms=1000)
+        self._quota.permit(question)
         check(question, self.description)
 
     def _keys(self, question: Question) -> list[bytes]:
@@ -238,15 +250,20 @@ class Pipeline:
             return "failed", Answer(error=_placed(outcome, number))
         if seat.joined:
             return "joined", Answer(outcome, cached=True)
-        return "charged", Answer(outcome, charged=1)
+        return "charged", Answer(outcome)
 
-    def _metered(self, caller: str, answered: Sequence[tuple[str, Answer]]) -> list[Answer]:
-        self._usage.update(Counter(how for how, _ in answered))
-        self._usage["asked"] += len(answered)
-        for how, count in Counter(how for how, _ in answered).items():
+    def _metered(
+        self, caller: str, answered: Sequence[tuple[str, Answer]], charged: Sequence[bool]
+    ) -> list[Answer]:
+        """The answers with their charges; what one operation asks again is told what it has paid."""
+        counts = Counter(how for how, _ in answered)
+        self._usage[caller].update(counts)
+        self._usage[caller]["asked"] += len(answered)
+        for how, count in counts.items():
             self._metrics.texts.labels(how).inc(count)
-        self._metrics.charged.labels(caller).inc(sum(answer.charged for _, answer in answered))
-        return [answer for _, answer in answered]
+        self._metrics.charged.labels(caller).inc(counts["charged"])
+        told = zip(answered, charged, strict=True)
+        return [dataclasses.replace(answer, charged=int(paid)) for (_, answer), paid in told]
 
 
 def _placed(error: TeacherError, number: int) -> TeacherError:

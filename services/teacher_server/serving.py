@@ -2,12 +2,15 @@
 
 import asyncio
 import dataclasses
+import ipaddress
 import logging
 import signal
 
 import uvloop
 
+from teacher_api.prices import UNPRICED, PriceBookError, Tariff, load_tariff
 from teacher_server import tracing
+from teacher_server.auth import Access, KeysError
 from teacher_server.cache import Cache, open_cache
 from teacher_server.grpc_api import start_grpc
 from teacher_server.health import Health
@@ -15,7 +18,10 @@ from teacher_server.http_api import make_app, start_http
 from teacher_server.metrics import Metrics
 from teacher_server.model import Model, ModelError
 from teacher_server.pipeline import Pipeline
+from teacher_server.quota import Quota, open_budgets
+from teacher_server.quota.charge_log import ChargeLog
 from teacher_server.settings import Settings, SettingsError
+from teacher_server.tls import CertificateError, Certificates
 from teacher_server.tracing import Untraced
 from teacher_server.watch import Watch
 
@@ -29,15 +35,25 @@ def run(chosen: Settings) -> int:
     """Loads the model and serves it until told to stop; returns the exit code.
 
     Raises:
-        SettingsError: the model cannot be served, the cache's address not be read, or an address not
-            be listened on.
+        SettingsError: the model cannot be served, a file or the cache's address not be read, or an
+            address not be listened on.
     """
+    guards = Guards(make_access(chosen), make_tariff(chosen), make_certificates(chosen))
     log.info("loading", extra={"settings": chosen.shown()})
     try:
         model = load_model(chosen)
     except ModelError as error:
         raise SettingsError(str(error)) from error
-    return uvloop.run(serve(chosen, model))
+    return uvloop.run(serve(chosen, model, guards))
+
+
+@dataclasses.dataclass(frozen=True)
+class Guards:
+    """What is read out of files, and told to be wrong, before the model takes its time to load."""
+
+    access: Access
+    tariff: Tariff
+    certificates: Certificates | None
 
 
 def load_model(chosen: Settings) -> Model:
@@ -56,25 +72,33 @@ def load_model(chosen: Settings) -> Model:
     return model
 
 
-async def serve(chosen: Settings, model: Model) -> int:
+async def serve(chosen: Settings, model: Model, guards: Guards) -> int:
     """Serves until SIGTERM, SIGINT or the model's death, then drains; returns the exit code."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     watch = Watch(Metrics(), _tracer())
     health = Health(watch.metrics)
-    pipeline = make_pipeline(chosen, model, watch)
+    quota = make_quota(chosen, guards, model.description.fingerprint)
+    pipeline = make_pipeline(chosen, model, quota, watch)
     max_bytes = chosen.message_mib * MIB
-    app = make_app(pipeline, health, watch, max_bytes)
+    app = make_app(pipeline, guards.access, health, watch, max_bytes, chosen.metrics_open)
     try:
-        http, http_task, http_port = await start_http(app, chosen.host, chosen.http_port)
+        http, http_task, http_port = await start_http(app, chosen.host, chosen.http_port, guards.certificates)
         grpc, grpc_port = await start_grpc(
-            pipeline, health, watch, chosen.host, chosen.grpc_port, max_bytes, chosen.connection_seconds
+            pipeline,
+            guards.access,
+            health,
+            watch,
+            address=_address(chosen.host, chosen.grpc_port),
+            max_bytes=max_bytes,
+            connection_seconds=chosen.connection_seconds,
+            certificates=guards.certificates,
         )
     except OSError as error:
         raise SettingsError(f"{error}; set host, grpc_port or http_port to a free address") from error
     await health.set(ready=True, reason="")
-    _announce(chosen.host, grpc_port, http_port, pipeline.description.fingerprint)
+    _announce(chosen.host, grpc_port, http_port, pipeline.description.fingerprint, guards)
 
     pipeline.died.add_done_callback(lambda _: stop.set())
     await stop.wait()
@@ -88,7 +112,7 @@ async def serve(chosen: Settings, model: Model) -> int:
     await asyncio.gather(grpc.stop(LAST_WORDS_SECONDS), http_task)
     await pipeline.close()
     await asyncio.to_thread(watch.tracer.close)
-    log.info("stopped", extra={"usage": dataclasses.asdict(pipeline.usage())})
+    log.info("stopped", extra={"usage": pipeline.counts()})
     return int(dead)
 
 
@@ -99,7 +123,55 @@ def _tracer() -> Untraced:
         raise SettingsError(str(error)) from error
 
 
-def make_pipeline(chosen: Settings, model: Model, watch: Watch) -> Pipeline:
+def make_access(chosen: Settings) -> Access:
+    """Who may ask; says so in the log where that is anyone on a network."""
+    try:
+        access = Access(chosen.keys)
+    except KeysError as error:
+        raise SettingsError(str(error)) from error
+    if access.open and not _is_loopback(chosen.host):
+        log.warning("open: anyone who reaches this address may ask; set keys", extra={"host": chosen.host})
+    return access
+
+
+def make_certificates(chosen: Settings) -> Certificates | None:
+    """For TLS on both faces; None leaves them plain."""
+    if not chosen.tls_certificate or not chosen.tls_key:
+        return None
+    try:
+        return Certificates(chosen.tls_certificate, chosen.tls_key, chosen.tls_client_ca)
+    except CertificateError as error:
+        raise SettingsError(str(error)) from error
+
+
+def make_tariff(chosen: Settings) -> Tariff:
+    """What a charge is priced at."""
+    try:
+        return load_tariff(chosen.price_book, chosen.price_feature) if chosen.price_book else UNPRICED
+    except PriceBookError as error:
+        raise SettingsError(f"price_book = {error}") from error
+
+
+def make_quota(chosen: Settings, guards: Guards, teacher: str) -> Quota:
+    try:
+        budgets = open_budgets(chosen.budget, guards.tariff, chosen.charge_log)
+        return Quota(guards.access, budgets, guards.tariff, ChargeLog(chosen.charge_log), teacher)
+    except (OSError, KeyError) as error:
+        raise SettingsError(f"charge_log = {str(chosen.charge_log)!r}: cannot be used: {error}") from error
+    except ValueError as error:
+        shown = chosen.shown()["budget"]
+        reason = f"{error}" if chosen.budget == "memory" else "not an address, or a price too fine"
+        raise SettingsError(f"budget = {shown!r}: {reason}") from None
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def make_pipeline(chosen: Settings, model: Model, quota: Quota, watch: Watch) -> Pipeline:
     cache = make_cache(chosen)
     description = dataclasses.replace(
         model.description, max_instances=chosen.max_instances, max_characters=chosen.max_characters
@@ -108,6 +180,7 @@ def make_pipeline(chosen: Settings, model: Model, watch: Watch) -> Pipeline:
     return Pipeline(
         model,
         description,
+        quota,
         cache,
         watch,
         queue_texts=chosen.queue_texts,
@@ -131,7 +204,12 @@ def make_cache(chosen: Settings) -> Cache:
         ) from None
 
 
-def _announce(host: str, grpc_port: int, http_port: int, fingerprint: str) -> None:
+def _announce(host: str, grpc_port: int, http_port: int, fingerprint: str, guards: Guards) -> None:
     """The one line that a script, or a test, waits for."""
-    shown = f"[{host}]" if ":" in host else host
-    print(f"ready grpc={shown}:{grpc_port} http={shown}:{http_port} fingerprint={fingerprint}", flush=True)
+    faces = f"grpc={_address(host, grpc_port)} http={_address(host, http_port)}"
+    access, tls = "open" if guards.access.open else "keys", "on" if guards.certificates else "off"
+    print(f"ready {faces} fingerprint={fingerprint} access={access} tls={tls}", flush=True)
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

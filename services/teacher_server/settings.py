@@ -50,6 +50,17 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", min_length=1, description="address on which both faces listen")
     grpc_port: int = Field(50051, ge=0, le=65535, description="port of gRPC; 0 takes a free one")
     http_port: int = Field(8080, ge=0, le=65535, description="port of HTTP; 0 takes a free one")
+    keys: Path | None = Field(
+        None, description="file of API keys, made by `teacher-server keys`; none: anyone may ask"
+    )
+    tls_certificate: Path | None = Field(
+        None, description="PEM chain of both faces, read again when it changes; none: no TLS"
+    )
+    tls_key: Path | None = Field(None, description="PEM private key of the certificate")
+    tls_client_ca: Path | None = Field(
+        None, description="PEM authorities of clients: only who shows a certificate of theirs is let in"
+    )
+    metrics_open: bool = Field(False, description="/metrics asks for no key; else for one of scope admin")
     message_mib: int = Field(8, ge=1, le=64, description="largest request and answer, in MiB")
 
     max_instances: int = Field(128, ge=1, le=4096, description="most instances in one request")
@@ -73,6 +84,16 @@ class Settings(BaseSettings):
     notice_seconds: float = Field(
         2, ge=0, description="seconds from not ready, after SIGTERM, until new requests are refused"
     )
+    budget: str = Field(
+        "memory",
+        description="memory, redis://… or rediss://…: the accounts of keys; such a Redis must not evict",
+    )
+    price_book: str | None = Field(
+        None, description="what charges are priced at: a book that comes with us, or the path of your own"
+    )
+    price_feature: str = Field("sentiment", description="the tariff in the book")
+    charge_log: Path | None = Field(None, description="append every charge to this file, as a JSON line")
+
     drain_seconds: float = Field(30, ge=0, description="seconds given to running requests after SIGTERM")
     log_level: Level = Field("info", description="least level that is logged to stderr")
 
@@ -92,9 +113,17 @@ class Settings(BaseSettings):
             raise ValueError(f"must be at least max_length, {least}, or the longest text could never run")
         return value
 
-    @field_validator("cache")
+    @field_validator("tls_key", "tls_client_ca")
     @classmethod
-    def _known_cache(cls, value: str) -> str:
+    def _whole_tls(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        certificate = info.data.get("tls_certificate")
+        if (value is None) != (certificate is None) and (info.field_name == "tls_key" or value):
+            raise ValueError("needs tls_certificate and tls_key, both or none")
+        return value
+
+    @field_validator("cache", "budget")
+    @classmethod
+    def _known_store(cls, value: str) -> str:
         if value != "memory" and not value.startswith(("redis://", "rediss://")):
             raise ValueError("must be memory, redis://… or rediss://…")
         return value
@@ -111,8 +140,9 @@ class Settings(BaseSettings):
         return env_settings, init_settings  # the file's values come in as init; flags go before both
 
     def shown(self) -> dict[str, Any]:
-        """The settings as they may be logged: without the cache's password."""
-        return self.model_dump(mode="json") | {"cache": _without_password(self.cache)}
+        """The settings as they may be logged: without the passwords of cache and budget."""
+        hidden = {"cache": _without_password(self.cache), "budget": _without_password(self.budget)}
+        return self.model_dump(mode="json") | hidden
 
 
 def load(arguments: Sequence[str]) -> Settings:

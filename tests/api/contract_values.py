@@ -61,7 +61,9 @@ DESCRIPTIONS = st.builds(
     max_instances=UINT32,
     max_characters=UINT32,
 )
-USAGES = st.builds(Usage, UINT64, UINT64, UINT64, UINT64, UINT64, st.none() | UINT64)
+COUNTS = (UINT64, UINT64, UINT64, UINT64, UINT64, st.none() | UINT64)
+CHARGES = (TEXTS, TEXTS, UINT64, UINT64, TEXTS, st.none() | UINT64, st.none() | TEXTS)
+USAGES = st.builds(Usage, *COUNTS, *CHARGES, st.lists(st.builds(Usage, *COUNTS), max_size=2).map(tuple))
 
 
 def bits(outputs: Outputs | None) -> object:

@@ -13,10 +13,10 @@ import numpy as np
 
 from student_trainer.costs.budget import Budget
 from student_trainer.costs.ledger import Ledger
-from student_trainer.costs.prices import Tariff, load_tariff
 from student_trainer.teachers.asker import Asker
 from student_trainer.teachers.store import Store
 from teacher_api.messages import Answer, Description, Instance, Outputs, Want
+from teacher_api.prices import Tariff, load_tariff
 
 DESCRIPTION = Description("fake", "f" * 64, ("a", "b", "c"), "", 128, 2, 8, 16, 100, "float32")
 Fault = Callable[[Instance], Answer | None]  # in the place of an answer
@@ -42,7 +42,7 @@ class FakeTeacher:
         self._delay_s, self._fault = delay_s, faults
         self.asked: list[list[str]] = []
 
-    async def ask(self, instances: Sequence[Instance], want: Want) -> list[Answer]:
+    async def ask(self, instances: Sequence[Instance], want: Want, operation: str = "") -> list[Answer]:
         self.asked.append([instance.text for instance in instances])
         answers = [self._fault(instance) or self._answer(instance) for instance in instances]
         await asyncio.sleep(self._delay_s)

@@ -245,7 +245,7 @@ async def test_an_answer_lost_on_its_way_is_still_counted(database: sqlite3.Conn
 
 async def test_a_client_that_raises_as_a_whole(database: sqlite3.Connection, log: Path) -> None:
     class Refusing(FakeTeacher):
-        async def ask(self, instances: object, want: Want) -> list[Answer]:
+        async def ask(self, instances: object, want: Want, operation: str = "") -> list[Answer]:
             raise InvalidRequestError("the text is too long", field="instances[1].text")
 
     with pytest.raises(InvalidRequestError, match="too long"):

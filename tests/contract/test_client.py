@@ -50,7 +50,7 @@ class Scripted:
         self._trouble()
         return self.description
 
-    async def predict(self, instances, want, fingerprint):
+    async def predict(self, instances, want, fingerprint, operation=""):
         self.requests.append([instance.text for instance in instances])
         self.fingerprints.add(fingerprint)
         self.under_way += 1
@@ -233,7 +233,7 @@ async def test_cancelling_a_question_cancels_its_requests():
         cancelled = 0
         both = asyncio.Event()
 
-        async def predict(self, instances, want, fingerprint):
+        async def predict(self, instances, want, fingerprint, operation=""):
             self.requests.append([])
             if len(self.requests) == 2:
                 self.both.set()

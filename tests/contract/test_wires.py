@@ -383,7 +383,7 @@ async def test_tls_needs_the_right_authority(tmp_path):
         return grpc_teacher(act, server_credentials=credentials, scheme="grpcs", ca_file=authority)
 
     def over_http(authority):
-        body = json.dumps(dict.fromkeys(Usage.__dataclass_fields__, 5)).encode()
+        body = json.dumps(dict.fromkeys(Usage().own(), 5) | {"keys": []}).encode()
         return http_teacher(200, body, tls=tls, ca_file=authority)
 
     for opened in (over_grpc, over_http):

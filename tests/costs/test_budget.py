@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from student_trainer.costs.budget import Budget, in_flight, release
 from student_trainer.costs.database import open_database, transaction
 from student_trainer.costs.ledger import Entry, Ledger, Question
-from student_trainer.costs.prices import UNPRICED, Tariff, load_tariff
+from teacher_api.prices import UNPRICED, Tariff, load_tariff
 
 TARIFF = load_tariff("google-natural-language", "sentiment")
 AWS = load_tariff("aws-comprehend", "sentiment")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from student_trainer.costs.database import open_database, transaction
 from student_trainer.costs.ledger import Charged, Entry, Ledger, Outcome, Question, export, runs, totals
-from student_trainer.costs.prices import load_tariff
+from teacher_api.prices import load_tariff
 
 TARIFF = load_tariff("google-natural-language", "sentiment")
 NOVEMBER = datetime(2026, 11, 30, 23, 59, tzinfo=UTC)

@@ -13,9 +13,9 @@ from student_trainer.config import LedgerSettings
 from student_trainer.costs.budget import Budget
 from student_trainer.costs.database import open_database, transaction
 from student_trainer.costs.ledger import Entry, Ledger, Question
-from student_trainer.costs.prices import UNPRICED
 from student_trainer.errors import UserError
 from student_trainer.ledger_view import view
+from teacher_api.prices import UNPRICED
 
 AT = datetime(2026, 11, 1, tzinfo=UTC)
 

@@ -8,17 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from student_trainer.costs.prices import (
-    CENT,
-    UNPRICED,
-    PriceBookError,
-    Tariff,
-    books,
-    features,
-    load_tariff,
-    quote_queries,
-    quote_texts,
-)
+from student_trainer.costs.quotes import CENT, quote_queries, quote_texts
+from teacher_api.prices import UNPRICED, PriceBookError, Tariff, books, features, load_tariff
 
 SENTIMENT = load_tariff("google-natural-language", "sentiment")
 

@@ -600,6 +600,8 @@ Global___GetUsageRequest: _TypeAlias = GetUsageRequest  # noqa: Y015
 
 @_typing.final
 class GetUsageResponse(_message.Message):
+    """Of the key that asks: counts since this server started, charges of the period over all replicas."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     ASKED_FIELD_NUMBER: _builtins.int
@@ -608,6 +610,14 @@ class GetUsageResponse(_message.Message):
     FAILED_FIELD_NUMBER: _builtins.int
     CHARGED_FIELD_NUMBER: _builtins.int
     REMAINING_FIELD_NUMBER: _builtins.int
+    KEY_FIELD_NUMBER: _builtins.int
+    PERIOD_FIELD_NUMBER: _builtins.int
+    QUERIES_FIELD_NUMBER: _builtins.int
+    UNITS_FIELD_NUMBER: _builtins.int
+    USD_FIELD_NUMBER: _builtins.int
+    REMAINING_UNITS_FIELD_NUMBER: _builtins.int
+    REMAINING_USD_FIELD_NUMBER: _builtins.int
+    KEYS_FIELD_NUMBER: _builtins.int
     asked: _builtins.int
     """Instances asked in accepted requests."""
     cached: _builtins.int
@@ -617,9 +627,26 @@ class GetUsageResponse(_message.Message):
     failed: _builtins.int
     """Of these, failed."""
     charged: _builtins.int
-    """Queries charged."""
+    """Queries charged since this server started."""
     remaining: _builtins.int
-    """Queries that may still be charged; absent when there is no limit."""
+    """Queries that may still be charged in this period; absent when there is no limit."""
+    key: _builtins.str
+    """The key's name; "open" where no key is asked for."""
+    period: _builtins.str
+    """The budget's period in UTC: a day, as in "2026-11-24", or a month, as in "2026-11"."""
+    queries: _builtins.int
+    """Queries charged in the period."""
+    units: _builtins.int
+    """Units of the server's price book charged in the period."""
+    usd: _builtins.str
+    """Dollars charged in the period, as an exact decimal number."""
+    remaining_units: _builtins.int
+    """Units and dollars that may still be charged in this period; absent when there is no limit."""
+    remaining_usd: _builtins.str
+    @_builtins.property
+    def keys(self) -> _containers.RepeatedCompositeFieldContainer[Global___GetUsageResponse]:
+        """For a key of scope admin: every key's usage."""
+
     def __init__(
         self,
         *,
@@ -629,13 +656,30 @@ class GetUsageResponse(_message.Message):
         failed: _builtins.int = ...,
         charged: _builtins.int = ...,
         remaining: _builtins.int | None = ...,
+        key: _builtins.str = ...,
+        period: _builtins.str = ...,
+        queries: _builtins.int = ...,
+        units: _builtins.int = ...,
+        usd: _builtins.str = ...,
+        remaining_units: _builtins.int | None = ...,
+        remaining_usd: _builtins.str | None = ...,
+        keys: _abc.Iterable[Global___GetUsageResponse] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_remaining", b"_remaining", "remaining", b"remaining"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_remaining", b"_remaining", "_remaining_units", b"_remaining_units", "_remaining_usd", b"_remaining_usd", "remaining", b"remaining", "remaining_units", b"remaining_units", "remaining_usd", b"remaining_usd"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_remaining", b"_remaining", "asked", b"asked", "cached", b"cached", "charged", b"charged", "failed", b"failed", "joined", b"joined", "remaining", b"remaining"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_remaining", b"_remaining", "_remaining_units", b"_remaining_units", "_remaining_usd", b"_remaining_usd", "asked", b"asked", "cached", b"cached", "charged", b"charged", "failed", b"failed", "joined", b"joined", "key", b"key", "keys", b"keys", "period", b"period", "queries", b"queries", "remaining", b"remaining", "remaining_units", b"remaining_units", "remaining_usd", b"remaining_usd", "units", b"units", "usd", b"usd"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__remaining: _TypeAlias = _typing.Literal["remaining"]  # noqa: Y015
     _WhichOneofArgType__remaining: _TypeAlias = _typing.Literal["_remaining", b"_remaining"]  # noqa: Y015
+    _WhichOneofReturnType__remaining_units: _TypeAlias = _typing.Literal["remaining_units"]  # noqa: Y015
+    _WhichOneofArgType__remaining_units: _TypeAlias = _typing.Literal["_remaining_units", b"_remaining_units"]  # noqa: Y015
+    _WhichOneofReturnType__remaining_usd: _TypeAlias = _typing.Literal["remaining_usd"]  # noqa: Y015
+    _WhichOneofArgType__remaining_usd: _TypeAlias = _typing.Literal["_remaining_usd", b"_remaining_usd"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__remaining) -> _WhichOneofReturnType__remaining | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__remaining_units) -> _WhichOneofReturnType__remaining_units | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__remaining_usd) -> _WhichOneofReturnType__remaining_usd | None: ...
 
 Global___GetUsageResponse: _TypeAlias = GetUsageResponse  # noqa: Y015

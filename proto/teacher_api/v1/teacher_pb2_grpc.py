@@ -84,7 +84,7 @@ class TeacherServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetUsage(self, request, context):
-        """What the caller has asked and been charged since the server started.
+        """What the caller has asked, been charged, and has left.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -47,7 +47,7 @@ class TeacherServiceStub:
     or is larger than a message may be, ends the stream.
     """
     GetUsage: _grpc.UnaryUnaryMultiCallable[_teacher_pb2.GetUsageRequest, _teacher_pb2.GetUsageResponse]
-    """What the caller has asked and been charged since the server started."""
+    """What the caller has asked, been charged, and has left."""
 
 @_typing.type_check_only
 class TeacherServiceAsyncStub(TeacherServiceStub):
@@ -63,7 +63,7 @@ class TeacherServiceAsyncStub(TeacherServiceStub):
     or is larger than a message may be, ends the stream.
     """
     GetUsage: _aio.UnaryUnaryMultiCallable[_teacher_pb2.GetUsageRequest, _teacher_pb2.GetUsageResponse]  # type: ignore[assignment]
-    """What the caller has asked and been charged since the server started."""
+    """What the caller has asked, been charged, and has left."""
 
 class TeacherServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -100,6 +100,6 @@ class TeacherServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _teacher_pb2.GetUsageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_teacher_pb2.GetUsageResponse, _abc.Awaitable[_teacher_pb2.GetUsageResponse]]:
-        """What the caller has asked and been charged since the server started."""
+        """What the caller has asked, been charged, and has left."""
 
 def add_TeacherServiceServicer_to_server(servicer: TeacherServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

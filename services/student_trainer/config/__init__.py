@@ -7,7 +7,13 @@ together, each with the field, the value and the remedy, before anything is spen
 """
 
 from student_trainer.config.bench import BenchSettings, SuiteSettings
-from student_trainer.config.other import AugmentSettings, LedgerSettings, PriceSettings, RecordSettings
+from student_trainer.config.other import (
+    AugmentSettings,
+    LedgerSettings,
+    PriceSettings,
+    ReconcileSettings,
+    RecordSettings,
+)
 from student_trainer.config.reading import ConfigError, Settings, made, names_suite, parse
 from student_trainer.config.training import DistillSettings, FinetuneSettings, TrainingSettings
 
@@ -19,6 +25,7 @@ __all__ = [
     "FinetuneSettings",
     "LedgerSettings",
     "PriceSettings",
+    "ReconcileSettings",
     "RecordSettings",
     "Settings",
     "SuiteSettings",

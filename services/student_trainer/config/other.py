@@ -1,4 +1,4 @@
-"""Settings of the commands that train nothing: `augment`, `record`, `price`, `ledger`."""
+"""Settings of the commands that train nothing: `augment`, `record`, `price`, `ledger`, `reconcile`."""
 
 from decimal import Decimal
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from student_trainer.config.reading import Settings
+from student_trainer.config.reading import Settings, Several
 from student_trainer.data import DataSettings
 
 
@@ -107,4 +107,15 @@ class LedgerSettings(Settings):
     csv: Path | None = Field(None, description="write every row of the ledger to this file")
     release: str | None = Field(
         None, min_length=4, description="give back what a run that died and will not resume has in flight"
+    )
+
+
+class ReconcileSettings(Settings):
+    """`student-trainer reconcile`: whether the ledger and the teacher's log of charges agree, to the unit."""
+
+    answers: Path = Field(Path("answers.sqlite"), description="an answers file, with the ledger in it")
+    charges: Several = Field(min_length=1, description="the server's charge log; of several replicas: a,b")
+    key: str | None = Field(
+        None,
+        description="name of your API key: what it was charged and no ledger knows differs too",
     )

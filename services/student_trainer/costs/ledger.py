@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Literal
 
 from student_trainer.costs.database import create
-from student_trainer.costs.prices import Tariff
+from teacher_api.prices import Tariff
 
 Outcome = Literal["charged", "cached", "kept", "joined", "refused", "failed"]
 
@@ -173,6 +173,16 @@ def totals(database: sqlite3.Connection, run: str) -> list[Total]:
         _TOTALS, (run,)
     ).fetchall()
     return [Total(*row, usd=usd.get(row[:2], Decimal(0))) for row in rows]
+
+
+def paid(database: sqlite3.Connection) -> dict[tuple[str, str], tuple[int, int]]:
+    """Run and teacher -> the queries and units that were charged."""
+    create(database, *_SCHEMA)
+    rows = database.execute(
+        "SELECT run, teacher, SUM(queries), SUM(units * queries) FROM ledger WHERE queries > 0"
+        " GROUP BY run, teacher ORDER BY MIN(rowid)"
+    )
+    return {(run, teacher): (queries, units) for run, teacher, queries, units in rows}
 
 
 def runs(database: sqlite3.Connection) -> list[str]:

@@ -29,11 +29,14 @@ class Teacher(Protocol):
     async def describe(self) -> Description:
         """What the teacher is: labels, layers, limits, and the fingerprint to pin."""
 
-    async def predict(self, instances: Sequence[Instance], want: Want, fingerprint: str) -> list[Answer]:
+    async def predict(
+        self, instances: Sequence[Instance], want: Want, fingerprint: str, operation: str = ""
+    ) -> list[Answer]:
         """Asks one request of at most `max_instances`.
 
         Returns one answer for each instance, in their order; an instance that failed alone has its
-        error there. The request is refused unless `fingerprint` is the teacher's, or empty.
+        error there. The request is refused unless `fingerprint` is the teacher's, or empty. Within an
+        `operation` a teacher who keeps accounts charges for a text once, and says so each time it is asked.
         """
 
     async def usage(self) -> Usage:
@@ -43,6 +46,10 @@ class Teacher(Protocol):
         """Gives connections, threads and memory back."""
 
 
+def _named(variable: str) -> Path | None:
+    return Path(os.environ[variable]) if os.environ.get(variable) else None
+
+
 @dataclass(frozen=True)
 class Options:
     """How a teacher is reached.
@@ -50,7 +57,10 @@ class Options:
     Attributes:
         api_key: sent as a bearer token; by default what STUDENT_TEACHER_API_KEY holds, for a secret
             does not belong into a file of settings.
-        ca_file: PEM certificates to trust in place of the system's (grpcs, https).
+        ca_file: PEM certificates to trust in place of the system's (grpcs, https); by default the file
+            that STUDENT_TEACHER_CA names.
+        certificate: PEM chain that is shown to a teacher who asks for one (STUDENT_TEACHER_CERTIFICATE).
+        certificate_key: its private key (STUDENT_TEACHER_CERTIFICATE_KEY).
         timeout_s: seconds that one request may take.
         device: of a teacher in process: "auto" (an accelerator if there is one), or a torch device.
         dtype: in which a teacher in process computes; see teacher-server's setting.
@@ -59,7 +69,9 @@ class Options:
     """
 
     api_key: str = field(default_factory=lambda: os.environ.get("STUDENT_TEACHER_API_KEY", ""), repr=False)
-    ca_file: Path | None = None
+    ca_file: Path | None = field(default_factory=lambda: _named("STUDENT_TEACHER_CA"))
+    certificate: Path | None = field(default_factory=lambda: _named("STUDENT_TEACHER_CERTIFICATE"))
+    certificate_key: Path | None = field(default_factory=lambda: _named("STUDENT_TEACHER_CERTIFICATE_KEY"))
     timeout_s: float = 60.0
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = "float32"
@@ -78,8 +90,11 @@ def connect(url: str, options: Options | None = None) -> Teacher:
         RecordingError: there is no such recording.
     """
     options = options or Options()
-    if options.ca_file and not options.ca_file.is_file():
-        raise TeacherUrlError(f"there is no file of certificates {str(options.ca_file)!r}")
+    for path in (options.ca_file, options.certificate, options.certificate_key):
+        if path and not path.is_file():
+            raise TeacherUrlError(f"there is no file of certificates {str(path)!r}")
+    if (options.certificate is None) != (options.certificate_key is None):
+        raise TeacherUrlError("STUDENT_TEACHER_CERTIFICATE and STUDENT_TEACHER_CERTIFICATE_KEY: set both")
     scheme, _, rest = url.partition(":")
     if scheme == "local" and rest:
         from student_trainer.teachers.in_process import InProcessTeacher  # noqa: PLC0415

@@ -18,17 +18,26 @@ from student_trainer.costs.database import transaction
 from student_trainer.costs.ledger import Entry, Ledger, Outcome, Question
 from student_trainer.teachers.store import Store
 from teacher_api.errors import (
+    BudgetSpentError,
     CancelledError,
     FingerprintMismatchError,
     InternalError,
     InvalidRequestError,
+    PermissionDeniedError,
     TeacherError,
+    UnauthenticatedError,
 )
 from teacher_api.identity import ContentKeys
 from teacher_api.messages import Answer, Description, Instance, Outputs, Want
 
 # Errors after which it is certain that nothing was charged; after any other the reservation stands.
-_NOTHING_RAN = (InvalidRequestError, FingerprintMismatchError)
+_NOTHING_RAN = (
+    InvalidRequestError,
+    FingerprintMismatchError,
+    UnauthenticatedError,
+    PermissionDeniedError,
+    BudgetSpentError,
+)
 _INTERRUPTED = Answer(error=CancelledError("the question was given up before its answer came"))
 
 
@@ -37,7 +46,7 @@ class Answering(Protocol):
 
     description: Description
 
-    async def ask(self, instances: Sequence[Instance], want: Want) -> list[Answer]: ...
+    async def ask(self, instances: Sequence[Instance], want: Want, operation: str = "") -> list[Answer]: ...
 
 
 @dataclass
@@ -169,7 +178,8 @@ class Asker:
 
     async def _call(self, instances: list[Instance]) -> list[Answer]:
         try:
-            answers = await self._client.ask(instances, self._want)
+            # The run is the operation: what an answer on a lost connection cost is told when asked again.
+            answers = await self._client.ask(instances, self._want, self._ledger.run)
         except TeacherError as error:
             return [Answer(error=error)] * len(instances)
         classes = len(self._client.description.labels)

@@ -69,7 +69,7 @@ class Client:
                     await teacher.close()
                     raise
 
-    async def ask(self, instances: Sequence[Instance], want: Want) -> list[Answer]:
+    async def ask(self, instances: Sequence[Instance], want: Want, operation: str = "") -> list[Answer]:
         """One answer for each instance, in their order; what failed in the end has its error there.
 
         Raises:
@@ -77,7 +77,8 @@ class Client:
         """
         for row, instance in enumerate(instances):
             self._check(row, instance)
-        parts = await asyncio.gather(*(self._ask(part, want) for part in self._split(instances, want)))
+        split = self._split(instances, want)
+        parts = await asyncio.gather(*(self._ask(part, want, operation) for part in split))
         return [answer for part in parts for answer in part]
 
     async def usage(self) -> Usage:
@@ -118,22 +119,22 @@ class Client:
             room -= size
         return parts
 
-    async def _ask(self, part: list[Instance], want: Want) -> list[Answer]:
+    async def _ask(self, part: list[Instance], want: Want, operation: str) -> list[Answer]:
         """One part, its failed instances asked again for as long as that may help and patience lasts."""
         async with self._slots:
-            answers = await self._try(part, want)
+            answers = await self._try(part, want, operation)
             tries = _Tries(self._patience, self._patience.seconds)
             while errors := _passing(answers):
                 if not await tries.pause(list(errors.values())):
                     break
-                again = await self._try([part[row] for row in errors], want)
+                again = await self._try([part[row] for row in errors], want, operation)
                 for row, answer in zip(errors, again, strict=True):
                     answers[row] = answer
             return answers
 
-    async def _try(self, part: list[Instance], want: Want) -> list[Answer]:
+    async def _try(self, part: list[Instance], want: Want, operation: str) -> list[Answer]:
         try:
-            answers = await self._teacher.predict(part, want, self.description.fingerprint)
+            answers = await self._teacher.predict(part, want, self.description.fingerprint, operation)
         except TeacherError as error:
             return [Answer(error=error)] * len(part)
         return [self._fitting(answer, want) for answer in answers]

@@ -45,7 +45,9 @@ class InProcessTeacher:
     async def describe(self) -> Description:
         return self._model.description
 
-    async def predict(self, instances: Sequence[Instance], want: Want, fingerprint: str) -> list[Answer]:
+    async def predict(
+        self, instances: Sequence[Instance], want: Want, fingerprint: str, operation: str = ""
+    ) -> list[Answer]:
         check(Question(tuple(instances), want, fingerprint), self._model.description)
         try:
             loop = asyncio.get_running_loop()

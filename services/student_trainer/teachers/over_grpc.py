@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -87,7 +87,7 @@ class GrpcTeacher:
         self._stub = TeacherServiceStub(self._channel)
         self._metadata = (("authorization", f"Bearer {options.api_key}"),) if options.api_key else ()
         self._timeout = options.timeout_s
-        self._streams = Streams(lambda: self._stub.StreamPredict(metadata=self._metadata), self._timeout)
+        self._streams: dict[str, Streams] = {}  # by operation, which is said where a stream begins
 
     @staticmethod
     def streams(want: Want) -> bool:
@@ -117,17 +117,28 @@ class GrpcTeacher:
             )
             return description_from_proto(await _result(call))
 
-    async def predict(self, instances: Sequence[Instance], want: Want, fingerprint: str) -> list[Answer]:
+    async def predict(
+        self, instances: Sequence[Instance], want: Want, fingerprint: str, operation: str = ""
+    ) -> list[Answer]:
         try:
             request = request_to_proto(instances, want, fingerprint)
         except ValueError as error:  # half a surrogate pair, a layer below 0: protobuf has no room for them
             raise InvalidRequestError(f"the question cannot travel: {error}", field="instances") from error
         if self.streams(want):
-            response = await _result(self._streams.ask(request))
+            response = await _result(self._stream(operation).ask(request))
         else:
-            call = self._stub.Predict(request, timeout=self._timeout, metadata=self._metadata)
+            call = self._stub.Predict(request, timeout=self._timeout, metadata=self._told(operation))
             response = await _result(call)
         return answers_from_response(response, len(instances), fingerprint)
+
+    def _told(self, operation: str) -> tuple[tuple[str, str], ...]:
+        return (*self._metadata, ("operation-id", operation)) if operation else self._metadata
+
+    def _stream(self, operation: str) -> Streams:
+        def begin() -> Any:
+            return self._stub.StreamPredict(metadata=self._told(operation))
+
+        return self._streams.setdefault(operation, Streams(begin, self._timeout))
 
     async def usage(self) -> Usage:
         call = self._stub.GetUsage(pb.GetUsageRequest(), timeout=self._timeout, metadata=self._metadata)
@@ -150,8 +161,9 @@ def _channel(
 ) -> grpc.aio.Channel:
     if not secure:
         return grpc.aio.insecure_channel(target, arguments)
-    trusted = options.ca_file.read_bytes() if options.ca_file else None
-    return grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(trusted), arguments)
+    files = (options.ca_file, options.certificate_key, options.certificate)
+    trusted, key, chain = (path.read_bytes() if path else None for path in files)
+    return grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(trusted, key, chain), arguments)
 
 
 async def _result(call: Awaitable[T]) -> T:

@@ -32,6 +32,8 @@ class HttpTeacher:
 
     def __init__(self, url: str, options: Options) -> None:
         trusted = ssl.create_default_context(cafile=options.ca_file)
+        if options.certificate:
+            trusted.load_cert_chain(options.certificate, options.certificate_key)
         self._http = httpx.AsyncClient(
             base_url=url,
             headers={"authorization": f"Bearer {options.api_key}"} if options.api_key else {},
@@ -43,9 +45,11 @@ class HttpTeacher:
     async def describe(self) -> Description:
         return _description(await self._json("GET", "/v1/describe"))
 
-    async def predict(self, instances: Sequence[Instance], want: Want, fingerprint: str) -> list[Answer]:
+    async def predict(
+        self, instances: Sequence[Instance], want: Want, fingerprint: str, operation: str = ""
+    ) -> list[Answer]:
         question = _question(instances, want, fingerprint) | {"timeout_ms": round(1000 * self._timeout)}
-        response = _response(await self._json("POST", "/v1/predict", question))
+        response = _response(await self._json("POST", "/v1/predict", question, operation))
         return answers_from_response(response, len(instances), fingerprint)
 
     async def usage(self) -> Usage:
@@ -54,11 +58,12 @@ class HttpTeacher:
     async def close(self) -> None:
         await self._http.aclose()
 
-    async def _json(self, method: str, path: str, body: Json | None = None) -> Json:
+    async def _json(self, method: str, path: str, body: Json | None = None, operation: str = "") -> Json:
+        headers = {"operation-id": operation} if operation else {}
         try:
             # httpx limits each read and write; this limits the whole request.
             async with asyncio.timeout(self._timeout):
-                response = await self._http.request(method, path, json=body)
+                response = await self._http.request(method, path, json=body, headers=headers)
         except (httpx.ConnectTimeout, httpx.ConnectError) as error:
             raise NotReadyError(f"no teacher at {self._http.base_url}: {error}") from error
         except (httpx.TimeoutException, TimeoutError) as error:
@@ -151,6 +156,7 @@ def _description(body: Json) -> Description:
 
 def _usage(body: Json) -> Usage:
     try:
-        return Usage(**{name: body[name] for name in Usage.__dataclass_fields__})
+        own = {name: body[name] for name in Usage().own()}
+        return Usage(**own, keys=tuple(map(_usage, body["keys"])))
     except _MALFORMED as error:
         raise InternalError(f"the teacher's usage cannot be read: {error}") from error

@@ -150,7 +150,9 @@ class RecordedTeacher:
     async def describe(self) -> Description:
         return self._recording.description
 
-    async def predict(self, instances: Sequence[Instance], want: Want, fingerprint: str) -> list[Answer]:
+    async def predict(
+        self, instances: Sequence[Instance], want: Want, fingerprint: str, operation: str = ""
+    ) -> list[Answer]:
         """Raises InvalidRequestError for a want beyond the recorded one; says what there is."""
         self._check(want, fingerprint)
         try:

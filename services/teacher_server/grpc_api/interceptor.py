@@ -44,7 +44,7 @@ class AnswersEveryCall(grpc.aio.ServerInterceptor):
         read = self._reader(handler.request_deserializer)
 
         async def answer(data: bytes, context: Context) -> bytes | None:
-            async with _told(context):
+            async with told(context):
                 return self._write(await handler.unary_unary(read(data), context))
             return None
 
@@ -52,7 +52,7 @@ class AnswersEveryCall(grpc.aio.ServerInterceptor):
 
     def _stream(self, handler: Any) -> Any:
         async def answer(requests: AsyncIterable[Message], context: Context) -> None:
-            async with _told(context):
+            async with told(context):
                 await handler.stream_stream(requests, context)
 
         # Here both ways are taken inside the handler, where what they raise can be told.
@@ -82,7 +82,7 @@ class AnswersEveryCall(grpc.aio.ServerInterceptor):
 
 
 @contextlib.asynccontextmanager
-async def _told(context: Context) -> AsyncIterator[None]:
+async def told(context: Context) -> AsyncIterator[None]:
     """Ends the call with the error's code and text."""
     try:
         with of_the_table():

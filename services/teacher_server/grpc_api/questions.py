@@ -5,6 +5,7 @@ import time
 from teacher_api.messages import Description, Want, instance_from_proto, want_from_proto
 from teacher_api.v1 import teacher_pb2 as pb
 from teacher_server.admission import Question, check_count
+from teacher_server.auth import CALLER, OPERATION
 
 
 def question_of(request: pb.PredictRequest, seconds: float | None, teacher: Description) -> Question:
@@ -22,4 +23,6 @@ def question_of(request: pb.PredictRequest, seconds: float | None, teacher: Desc
         fingerprint=request.fingerprint,
         vocabulary_hash=request.vocabulary_hash,
         deadline=float("inf") if seconds is None else time.monotonic() + seconds,
+        caller=CALLER.get(),
+        operation=OPERATION.get(),
     )

@@ -1,5 +1,7 @@
 """A gRPC server with all that it speaks: the contract, the Open Inference Protocol, health, reflection."""
 
+from typing import Any
+
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
@@ -7,6 +9,8 @@ from grpc_reflection.v1alpha import reflection
 from teacher_api.open_inference import inference_pb2, inference_pb2_grpc
 from teacher_api.v1 import teacher_pb2 as pb
 from teacher_api.v1 import teacher_pb2_grpc as pb_grpc
+from teacher_server.auth import Access
+from teacher_server.grpc_api.access import KnowsTheCaller
 from teacher_server.grpc_api.interceptor import AnswersEveryCall
 from teacher_server.grpc_api.open_inference import GRPCInferenceService
 from teacher_server.grpc_api.service import TeacherService
@@ -14,24 +18,27 @@ from teacher_server.grpc_api.watched import Watched
 from teacher_server.health import Health
 from teacher_server.open_inference import OpenInference
 from teacher_server.pipeline import Pipeline
+from teacher_server.tls import Certificates, Material
 from teacher_server.watch import Watch
 
 
-async def start_grpc(
+async def start_grpc(  # noqa: PLR0913  # the parts and their limits
     pipeline: Pipeline,
+    access: Access,
     health: Health,
     watch: Watch,
-    host: str,
-    port: int,
+    *,
+    address: str,
     max_bytes: int,
     connection_seconds: int,
+    certificates: Certificates | None = None,
 ) -> tuple[grpc.aio.Server, int]:
-    """A running server, and the port that it got.
+    """A running server on `address`, host:port, and the port that it got.
 
     Raises:
         OSError: the address cannot be listened on.
     """
-    interceptors = [Watched(watch), AnswersEveryCall(max_bytes)]
+    interceptors = [Watched(watch), KnowsTheCaller(access), AnswersEveryCall(max_bytes)]
     server = grpc.aio.server(interceptors=interceptors, options=_options(max_bytes, connection_seconds))
     pb_grpc.add_TeacherServiceServicer_to_server(TeacherService(pipeline, max_bytes), server)
     inference = GRPCInferenceService(OpenInference(pipeline, health, max_bytes))
@@ -40,13 +47,33 @@ async def start_grpc(
     served = (pb.DESCRIPTOR, inference_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR)
     names = [service.full_name for file in served for service in file.services_by_name.values()]
     reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], server)
-    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
-        bound = server.add_insecure_port(address)
+        bound = (
+            server.add_secure_port(address, _credentials(certificates))
+            if certificates
+            else server.add_insecure_port(address)
+        )
     except RuntimeError:
         raise OSError(f"cannot listen on {address}") from None
     await server.start()
     return server, bound
+
+
+def _credentials(certificates: Certificates) -> grpc.ServerCredentials:
+    """Asked at each handshake for what has changed since the last."""
+
+    def configuration(found: Material) -> grpc.ServerCertificateConfiguration:
+        return grpc.ssl_server_certificate_configuration([(found.key, found.chain)], found.client_ca)
+
+    first = told = certificates.current()
+
+    def changed() -> grpc.ServerCertificateConfiguration | None:
+        nonlocal told
+        before, told = told, certificates.current()
+        return None if told is before else configuration(told)
+
+    fetch: Any = changed  # its type knows no None, which says that nothing has changed
+    return grpc.dynamic_ssl_server_credentials(configuration(first), fetch, certificates.mutual)
 
 
 def _options(max_bytes: int, connection_seconds: int) -> list[tuple[str, int]]:

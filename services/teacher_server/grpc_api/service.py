@@ -5,6 +5,7 @@ from collections.abc import AsyncIterable
 from teacher_api.messages import answer_to_proto, description_to_proto, usage_to_proto
 from teacher_api.v1 import teacher_pb2 as pb
 from teacher_api.v1 import teacher_pb2_grpc as pb_grpc
+from teacher_server.auth import CALLER
 from teacher_server.grpc_api.interceptor import Context
 from teacher_server.grpc_api.questions import question_of
 from teacher_server.grpc_api.stream import Stream
@@ -31,4 +32,4 @@ class TeacherService(pb_grpc.TeacherServiceServicer):
         await Stream(self._pipeline, context, self._max_bytes).serve(requests)
 
     async def GetUsage(self, request: pb.GetUsageRequest, context: Context) -> pb.GetUsageResponse:
-        return usage_to_proto(self._pipeline.usage())
+        return usage_to_proto(await self._pipeline.usage(CALLER.get()))

@@ -9,6 +9,7 @@ from teacher_api.errors import InvalidRequestError
 from teacher_api.messages import Description, HiddenDType, Instance, Pooling, Want
 from teacher_api.open_inference import inference_pb2 as pb
 from teacher_server.admission import Question
+from teacher_server.auth import CALLER, OPERATION
 
 Tensor = pb.ModelInferRequest.InferInputTensor
 
@@ -37,6 +38,8 @@ def question_of(
         instances=_instances(request, teacher),
         want=want,
         deadline=time.monotonic() + min(float("inf") if seconds is None else seconds, _timeout(parameters)),
+        caller=CALLER.get(),
+        operation=OPERATION.get(),
     )
     return question, tuple(output.name for output in request.outputs) or _all(want)
 

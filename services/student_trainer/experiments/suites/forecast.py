@@ -11,7 +11,6 @@ from rich.table import Table
 
 from student_trainer import data
 from student_trainer.config import DistillSettings
-from student_trainer.costs.prices import UNPRICED, Tariff
 from student_trainer.dynamics.selection import how_many
 from student_trainer.experiments.results import Results
 from student_trainer.experiments.suites.plan import Plan
@@ -19,6 +18,7 @@ from student_trainer.experiments.table import usd
 from student_trainer.schedule import Schedule
 from student_trainer.teacher_side import tariffs_of
 from teacher_api.messages import Instance
+from teacher_api.prices import UNPRICED, Tariff
 
 Units = Counter[Tariff]
 IntArray = npt.NDArray[np.int64]

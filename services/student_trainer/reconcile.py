@@ -1,0 +1,71 @@
+"""`student-trainer reconcile`: the ledger against the teacher's own log of what it charged.
+
+A run is one operation to its teachers, so what one side has and the other has not is found run by run.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+from student_trainer.config import ReconcileSettings
+from student_trainer.costs.database import open_database
+from student_trainer.costs.ledger import paid
+from student_trainer.errors import UserError
+
+Place = tuple[str, str]  # run, teacher's fingerprint
+Amounts = tuple[int, int]  # queries, units
+NOTHING = (0, 0)
+
+
+def reconcile(settings: ReconcileSettings) -> tuple[list[str], int]:
+    """What differs, in words, and how many runs were compared.
+
+    All that the ledger has of the log's teachers must be in the log. What the log has beside it may be
+    other callers': it differs only where `key` says whose is meant.
+
+    Raises:
+        UserError: a file is not there, or not what it should be.
+    """
+    if not settings.answers.exists():
+        raise UserError(f"answers: {settings.answers} is not there; give the answers file of a run")
+    charged, ours = _charged(settings.charges, settings.key)
+    teachers = {teacher for _, teacher in charged}
+    with closing(open_database(settings.answers)) as database:
+        ledger = {place: found for place, found in paid(database).items() if place[1] in teachers}
+    places = list(dict.fromkeys([*ledger, *ours]))
+    compared = [
+        _differences(place, ledger.get(place, NOTHING), charged.get(place, NOTHING)) for place in places
+    ]
+    return [told for one in compared for told in one], len(places)
+
+
+def _differences(place: Place, ledger: Amounts, charged: Amounts) -> Iterator[str]:
+    run, teacher = place
+    for what, here, there in zip(("queries", "units"), ledger, charged, strict=True):
+        if here != there:
+            yield f"run {run or '(unnamed)'}, teacher {teacher[:12]}: {what} {here:,} here, {there:,} charged"
+
+
+def _charged(paths: list[str], key: str | None) -> tuple[dict[Place, Amounts], list[Place]]:
+    """Each operation's charges over the logs of all replicas, and the operations of `key`."""
+    sums: dict[Place, Amounts] = {}
+    ours = []
+    for path in paths:
+        for number, line in enumerate(_lines(Path(path)), start=1):
+            try:
+                found = json.loads(line)
+                place = (str(found["operation"]), str(found["teacher"]))
+                queries, units = sums.get(place, NOTHING)
+                sums[place] = (queries + int(found["queries"]), units + int(found["units"]))
+                ours += [place] if found["key"] == key else []
+            except (ValueError, TypeError, KeyError):
+                raise UserError(f"charges: line {number} of {path} is no charge; give a charge log") from None
+    return sums, ours
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"charges: {path} cannot be read: {error}; give the server's charge log") from None

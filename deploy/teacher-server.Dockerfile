@@ -28,7 +28,7 @@ LABEL org.opencontainers.image.title="teacher-server" \
 # Owned by the user, so that a named volume mounted here for the first time is, too. Both images have both folders.
 RUN groupadd --gid 10001 app \
  && useradd --uid 10001 --gid app --home-dir /tmp --no-create-home --shell /usr/sbin/nologin app \
- && install --directory --owner app --group app /cache /runs
+ && install --directory --owner app --group app /accounts /cache /runs
 
 # Empty: PyPI's torch, which on Linux x86-64 brings CUDA along.
 ARG TORCH_INDEX=""

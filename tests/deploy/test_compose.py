@@ -21,7 +21,7 @@ both = pytest.mark.parametrize("files", [GPU, CPU], ids=["gpu", "cpu"])
 
 @both
 def test_compose_accepts_the_files(files: tuple[str, ...]) -> None:
-    assert set(application(*files)["services"]) == {"redis", "teacher", "trainer"}
+    assert set(application(*files)["services"]) == {"budget", "redis", "teacher", "trainer"}
 
 
 def test_compose_would_refuse_what_is_not_in_its_schema(tmp_path: Path) -> None:
@@ -83,6 +83,11 @@ def test_the_server_takes_what_is_set(teacher_settings: Settings) -> None:
     assert teacher_settings.name is None  # an empty variable is no name
     assert teacher_settings.host == "0.0.0.0"
     assert teacher_settings.cache == "redis://redis:6379/0"
+    assert teacher_settings.budget == "redis://budget:6379/0"
+    assert teacher_settings.keys is teacher_settings.price_book is None
+    volumes = application(*GPU)["services"]["teacher"]["volumes"]
+    (accounts,) = (one for one in volumes if one["target"] == str(teacher_settings.charge_log.parent))
+    assert not accounts.get("read_only")
 
 
 @pytest.mark.parametrize("teacher_settings", [GPU], indirect=True)
@@ -151,11 +156,12 @@ def test_every_service_is_locked_down(files: tuple[str, ...]) -> None:
         assert "/tmp" in service["tmpfs"]
 
 
-def test_only_the_teacher_reaches_the_cache() -> None:
+@pytest.mark.parametrize(("network", "service"), [("cache", "redis"), ("budget", "budget")])
+def test_only_the_teacher_reaches_cache_and_accounts(network: str, service: str) -> None:
     model = application(*GPU)
-    assert model["networks"]["cache"]["internal"] is True
-    inside = {name for name, service in model["services"].items() if "cache" in service["networks"]}
-    assert inside == {"redis", "teacher"}
+    assert model["networks"][network]["internal"] is True
+    inside = {name for name, one in model["services"].items() if network in one["networks"]}
+    assert inside == {service, "teacher"}
 
 
 def test_volumes_are_declared_and_the_users_folders_read_only() -> None:
@@ -170,6 +176,7 @@ def test_images_are_pinned_to_a_version(files: tuple[str, ...]) -> None:
     version = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
     services = application(*files)["services"]
     assert re.fullmatch(r"redis:\d+\.\d+\.\d+", services["redis"]["image"])
+    assert services["budget"]["image"] == services["redis"]["image"]
     for name in ("teacher", "trainer"):
         assert services[name]["image"].split(":")[1].removesuffix("-cpu") == version
         assert services[name]["pull_policy"] == "build"  # the name is ours on no registry
@@ -178,8 +185,9 @@ def test_images_are_pinned_to_a_version(files: tuple[str, ...]) -> None:
 def test_each_waits_for_a_health_check_of_the_one_it_needs() -> None:
     services = application(*GPU)["services"]
     assert services["teacher"]["depends_on"]["redis"]["condition"] == "service_healthy"
+    assert services["teacher"]["depends_on"]["budget"]["condition"] == "service_healthy"
     assert services["trainer"]["depends_on"]["teacher"]["condition"] == "service_healthy"
-    assert services["redis"]["healthcheck"]["test"]
+    assert services["redis"]["healthcheck"]["test"] == services["budget"]["healthcheck"]["test"]
     assert "test" not in services["teacher"]["healthcheck"]  # so that the image's own holds
     assert "/readyz" in only(DOCKERFILES[0], "HEALTHCHECK").args[-1]
 
@@ -196,9 +204,10 @@ def test_the_trainer_is_started_by_hand_only() -> None:
 
 
 @pytest.fixture
-def redis_socket(tmp_path: Path) -> Iterator[Path]:
-    """A redis-server started with the compose file's own command."""
-    program, *words = application(*GPU, REDIS_MAXMEMORY="64mb")["services"]["redis"]["command"]
+def redis_socket(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A redis-server started with the compose file's own command, of the cache if not told otherwise."""
+    services = application(*GPU, REDIS_MAXMEMORY="64mb", BUDGET_MAXMEMORY="32mb")["services"]
+    program, *words = services[getattr(request, "param", "redis")]["command"]
     path = tmp_path / "redis.sock"
     arguments = [*words, "--port", "0", "--unixsocket", str(path), "--dir", str(tmp_path)]
     with subprocess.Popen([program, *arguments], stdout=subprocess.DEVNULL) as process:
@@ -237,6 +246,22 @@ def test_redis_is_a_cache_without_a_disk(redis_socket: Path) -> None:
     }
     assert healthy(redis_socket)
     assert not healthy(redis_socket.with_name("absent.sock"))
+
+
+@pytest.mark.parametrize("redis_socket", ["budget"], indirect=True)
+def test_the_accounts_are_on_a_disk_and_never_evicted(redis_socket: Path) -> None:
+    retry = Retry(ConstantBackoff(0.05), retries=200)
+    with Redis(unix_socket_path=str(redis_socket), retry=retry, decode_responses=True) as client:
+        client.ping()
+        settings = client.config_get("maxmemory", "maxmemory-policy", "appendonly", "appendfsync")
+    assert settings == {
+        "maxmemory": str(32 * 2**20),
+        "maxmemory-policy": "noeviction",
+        "appendonly": "yes",
+        "appendfsync": "always",
+    }
+    volumes = application(*GPU)["services"]["budget"]["volumes"]
+    assert [(one["type"], one["target"]) for one in volumes] == [("volume", "/data")]
 
 
 def healthy(socket: Path) -> bool:

@@ -1,6 +1,7 @@
 """Promise 20: TLS and mutual TLS on both faces; who is not trusted is refused, and a reload drops no call."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -165,5 +166,6 @@ def test_an_expired_server_is_refused(new_server, tmp_path: Path) -> None:  # ty
     trusted = grpc.ssl_channel_credentials(pki.ca.read_bytes())
     with grpc.secure_channel(server.grpc, trusted) as channel, pytest.raises(grpc.RpcError):
         channel.unary_unary("/teacher_api.v1.TeacherService/Describe")(b"", timeout=10)
+    context = ssl.create_default_context(cafile=pki.ca)
     with pytest.raises(httpx.ConnectError, match="expired"):
-        httpx.get(server.url.replace("http", "https") + "/livez", verify=str(pki.ca))
+        httpx.get(server.url.replace("http", "https") + "/livez", verify=context)

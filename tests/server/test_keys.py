@@ -20,6 +20,7 @@ from processes import ServerProcess, start_server
 
 from teacher_api.errors import PermissionDeniedError, TeacherError, UnauthenticatedError, error_from_proto
 from teacher_api.messages import Want, request_to_proto
+from teacher_api.open_inference import inference_pb2
 from teacher_api.v1 import teacher_pb2 as pb
 from teacher_api.v1.teacher_pb2_grpc import TeacherServiceStub
 from teacher_server import auth
@@ -180,10 +181,15 @@ def test_scopes(guarded: tuple[ServerProcess, Path], ask: Ask) -> None:
 
 def test_every_method_is_closed_but_those_of_health(guarded: tuple[ServerProcess, Path]) -> None:
     server, _ = guarded
-    services = pb.DESCRIPTOR.services_by_name.values()
+    services = [one for file in (pb, inference_pb2) for one in file.DESCRIPTOR.services_by_name.values()]
     methods = [f"/{one.full_name}/{method.name}" for one in services for method in one.methods]
+    well = [f"/inference.GRPCInferenceService/{name}" for name in ("ServerLive", "ServerReady")]
+    methods = [method for method in methods if method not in well]
+    assert len(methods) >= 8
     methods += ["/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", "/of.a.future/Method"]
     with grpc.insecure_channel(server.grpc) as channel:
+        for method in well:
+            assert list(channel.stream_stream(method)(iter([b""]), timeout=20)) == [b"\x08\x01"]
         for method in methods:
             with pytest.raises(grpc.RpcError) as refused:
                 list(channel.stream_stream(method)(iter([b""]), timeout=20))
@@ -207,6 +213,9 @@ def test_every_path_is_closed_but_those_of_health(guarded: tuple[ServerProcess, 
                 assert refused.status_code == 401, one
                 assert refused.json()["error"]["code"] == "unauthenticated"
                 assert "Bearer" in refused.headers["www-authenticate"]
+        for one in ("/v2", "/v2/models/any", "/v2/models/any/infer"):
+            assert client.post(one).status_code == client.get(one).status_code == 401
+        assert client.get("/v2/health/ready").status_code == 200
         assert client.get("/metrics", headers=as_reader).status_code == 403
         assert client.get("/metrics", auth=("anything", admin)).status_code == 200  # as a browser sends it
 

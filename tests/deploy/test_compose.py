@@ -219,7 +219,11 @@ def test_a_second_replica_is_the_first_on_another_gpu_under_the_same_name() -> N
     services = application(*GPU, "deploy/replicas.yml")["services"]
     first, second = services["teacher"], services["teacher-2"]
     assert [one["device_ids"] for one in (*devices(first), *devices(second))] == [["0"], ["1"]]
-    assert second["networks"] == {"cache": None, "default": {"aliases": ["teacher"]}}
+    assert second["networks"] == {
+        "budget": None,
+        "cache": None,
+        "default": {"aliases": ["teacher"]},
+    }
     own = ("deploy", "networks", "ports")
     assert {name: value for name, value in second.items() if name not in own} == {
         name: value for name, value in first.items() if name not in own

@@ -7,7 +7,6 @@ import logging
 import math
 import socket
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import Annotated, Any
 
 import uvicorn
@@ -104,7 +103,7 @@ def make_app(
 
     @app.get("/status", include_in_schema=False)
     async def status() -> dict[str, Any]:
-        return page.status(watch.metrics, health) | {"usage": asdict(await pipeline.usage(CALLER.get()))}
+        return page.status(watch.metrics, health) | {"usage": page.used(await pipeline.usage(CALLER.get()))}
 
     @app.get("/metrics", response_class=Response)
     async def scraped() -> Response:

@@ -21,7 +21,7 @@ def added(*files: str) -> dict[str, Any]:
 @over_both
 def test_it_adds_two_services_and_leaves_the_others_as_they_are(files: tuple[str, ...]) -> None:
     services = application(*files, **PASSWORD)["services"]
-    without = application(*files[:-1])["services"]
+    without = application(*files[:-1], TEACHER_METRICS_OPEN="true")["services"]
     assert {name: services[name] for name in without} == without
     assert set(services) - set(without) == {"prometheus", "grafana"}
 
@@ -60,6 +60,12 @@ def test_its_files_are_there_and_find_one_another() -> None:
     assert f"{provider['options']['path']}/dashboard.json" in inside
     (source,) = yaml.safe_load((provisioning / "datasources/prometheus.yml").read_text())["datasources"]
     assert source["url"] == f"http://prometheus:{prometheus['ports'][0]['target']}"
+
+
+def test_metrics_may_be_kept_for_keys_of_scope_admin() -> None:
+    for given, metrics_open in (({}, "true"), ({"TEACHER_METRICS_OPEN": "false"}, "false")):
+        services = application(*GPU, OVERLAY, **PASSWORD, **given)["services"]
+        assert services["teacher"]["environment"]["TEACHER_METRICS_OPEN"] == metrics_open
 
 
 def test_prometheus_finds_the_servers_by_name_and_port() -> None:

@@ -9,6 +9,9 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from processes import ServerProcess, StartServer
 
+from teacher_server import auth
+from teacher_server.auth import KeyFile, Limits
+
 CHROMIUM = shutil.which("chromium")
 QUIET = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 QUIET += ["--disable-component-update", "--disable-sync"]
@@ -38,9 +41,11 @@ def page(browser: Browser) -> Iterator[Page]:
     assert not [text for text in said if "ERR_CONNECTION" not in text]
 
 
-def ask(server: ServerProcess, *texts: str) -> None:
+def ask(server: ServerProcess, *texts: str, key: str = "") -> None:
     body = {"instances": [{"text": text} for text in texts]}
-    assert httpx.post(f"{server.url}/v1/predict", json=body, timeout=20).status_code == 200
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    answer = httpx.post(f"{server.url}/v1/predict", json=body, headers=headers, timeout=20)
+    assert answer.status_code == 200
 
 
 def figure(page: Page, name: str) -> str:
@@ -62,8 +67,8 @@ def test_it_follows_what_the_server_does(new_server: StartServer, page: Page, tm
     ask(server, "one", "two", "three")
     ask(server, "one", "two", "three", "four")
     until(page, "answered", "7")
-    until(page, "usage.charged", "4")
-    until(page, "usage.cached", "3")
+    until(page, "usage.queries", "4")
+    until(page, "usage.free", "3")
     until(page, "hits", "43%")
     assert float(figure(page, "rate")) > 0
     assert before is not None
@@ -78,6 +83,34 @@ def test_it_says_when_the_server_is_gone(new_server: StartServer, page: Page) ->
     page.goto(server.url)
     server.kill()
     expect(page.get_by_role("status")).to_have_text("The server cannot be reached", timeout=PATIENCE_MS)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["with a key", "with another"])
+def test_a_key_sees_its_own_usage(
+    new_server: StartServer, browser: Browser, tmp_path: Path, known: bool
+) -> None:
+    """The browser asks for the key as a password: it is in no address, and in no page."""
+    file = tmp_path / "keys.json"
+    limits = Limits(queries=100, per="month")
+    content, secret = auth.create(KeyFile(), "the viewer's", ("predict",), limits)
+    auth.write(file, content)
+    server = new_server("--keys", str(file))
+    shown = secret if known else secret[:-1] + "x"
+    context = browser.new_context(http_credentials={"username": "", "password": shown})
+    tab = context.new_page()
+    answer = tab.goto(server.url)
+    assert answer is not None
+    assert answer.status == (200 if known else 401)
+    if known:
+        ask(server, "one", "two", key=secret)
+        until(tab, "usage.queries", "2")
+        until(tab, "usage.left", "98 queries")
+        assert tab.locator("#usage").inner_text() == "Used by the viewer's"
+        assert secret not in tab.content()
+        assert secret not in server.log.read_text()
+    else:
+        assert server.fingerprint not in tab.content()
+    context.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -14,9 +14,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from teacher_api.messages import Description
-from teacher_server.page.status import status
+from teacher_server.page.status import status, used
 
-__all__ = ["HEADERS", "render", "status"]
+__all__ = ["HEADERS", "render", "status", "used"]
 
 _STYLE, _SCRIPT = (files(__package__).joinpath(name).read_text("utf-8") for name in ("page.css", "page.js"))
 _TEMPLATES = Environment(
@@ -51,6 +51,16 @@ HEADERS = {
 }
 
 
+USAGE = (
+    ("queries", "queries charged in this period"),
+    ("usd", "charged for them"),
+    ("left", "left of the budget"),
+    ("asked", "texts asked since the start"),
+    ("free", "of them free: cached, or joined to another's"),
+    ("failed", "of them failed"),
+)
+
+
 def render(teacher: Description, caller: str, now: Mapping[str, Any]) -> str:
     """The page as it is sent; `now` is a status."""
     return _TEMPLATES.get_template("page.html").render(
@@ -58,6 +68,7 @@ def render(teacher: Description, caller: str, now: Mapping[str, Any]) -> str:
         card=_card(teacher),
         caller=caller,
         now=now,
+        usage=USAGE,
         style=Markup(_STYLE),  # our own, whose digest the policy names
         script=Markup(_SCRIPT),
     )

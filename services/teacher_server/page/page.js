@@ -45,7 +45,7 @@ function showNow(now) {
   show("cache", now.cache_up ? "of the texts asked lately" : "Redis is out of reach");
   for (const name of ["waiting", "open", "streams", "refused"]) show(name, whole.format(now[name]));
   show("oldest", tenths.format(now.oldest_seconds));
-  for (const [name, count] of Object.entries(now.usage)) if (typeof count === "number") show(`usage.${name}`, whole.format(count));
+  for (const [name, text] of Object.entries(now.usage)) show(`usage.${name}`, text);
 }
 
 async function refresh() {

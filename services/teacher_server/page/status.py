@@ -3,6 +3,7 @@
 import time
 from typing import Any
 
+from teacher_api.messages import Usage
 from teacher_server.health import Health
 from teacher_server.metrics import OUTCOMES, Metrics
 
@@ -28,4 +29,19 @@ def status(metrics: Metrics, health: Health) -> dict[str, Any]:
         "oldest_seconds": value("queue_oldest_seconds"),
         "open": value("requests_open"),
         "streams": value("streams_open"),
+    }
+
+
+def used(usage: Usage) -> dict[str, str]:
+    """What a key has used, as it is shown."""
+    left = {"queries": usage.remaining, "units": usage.remaining_units}
+    shown = [f"{count:,} {name}" for name, count in left.items() if count is not None]
+    shown += [f"${usage.remaining_usd}"] if usage.remaining_usd is not None else []
+    return {
+        "queries": f"{usage.queries:,}",
+        "usd": f"${usage.usd}" if usage.usd else "no price",
+        "left": ", ".join(shown) or "no limit",
+        "asked": f"{usage.asked:,}",
+        "free": f"{usage.cached + usage.joined:,}",
+        "failed": f"{usage.failed:,}",
     }

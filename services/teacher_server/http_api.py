@@ -54,6 +54,7 @@ from teacher_server.watch import App, Message, Receive, Send, Watch, WatchedApp
 OPEN_PATHS = frozenset(("/livez", "/readyz", "/v2/health/live", "/v2/health/ready"))
 BODY_SECONDS = 20  # a body that takes longer is a slow-loris, not a caller
 KEEP_ALIVE_SECONDS = 75
+SCHEMES = ("Bearer", 'Basic realm="teacher-server, the key as password"')
 # Its spans would be told of each request twice, and its logs quote what an exception says.
 NOT_FASTAPIS: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
 
@@ -274,12 +275,14 @@ async def _on_failure(request: Request, error: Exception) -> Response:
 
 def _refusal(error: TeacherError, path: str, *, status: int | None = None, close: bool = False) -> Response:
     headers = {"connection": "close"} if close else {}
-    if isinstance(error, UnauthenticatedError):
-        headers["www-authenticate"] = 'Bearer, Basic realm="teacher-server, the key as password"'
     if error.retry_after_ms:
         headers["retry-after"] = str(math.ceil(error.retry_after_ms / 1000))
     status = status or TABLE[type(error)].http_status
     told: Any = error_to_json(error)
     if path.startswith("/v2"):  # the Open Inference Protocol's errors are texts
         status, told = (400 if status == 422 else status), legible(str(error))
-    return JSONResponse({"error": told}, status, headers=headers)
+    response = JSONResponse({"error": told}, status, headers=headers)
+    if isinstance(error, UnauthenticatedError):
+        for scheme in SCHEMES:  # a line each: Chromium reads one scheme of a line
+            response.headers.append("www-authenticate", scheme)
+    return response

@@ -92,11 +92,11 @@ def test_a_key_sees_its_own_usage(
     """The browser asks for the key as a password: it is in no address, and in no page."""
     file = tmp_path / "keys.json"
     limits = Limits(queries=100, per="month")
-    content, secret = auth.create(KeyFile(), "the viewer's", ("predict",), limits)
+    content, secret = auth.create(KeyFile(), "viewer", ("predict",), limits)
     auth.write(file, content)
     server = new_server("--keys", str(file))
     shown = secret if known else secret[:-1] + "x"
-    context = browser.new_context(http_credentials={"username": "", "password": shown})
+    context = browser.new_context(http_credentials={"username": "key", "password": shown})
     tab = context.new_page()
     answer = tab.goto(server.url)
     assert answer is not None
@@ -105,7 +105,7 @@ def test_a_key_sees_its_own_usage(
         ask(server, "one", "two", key=secret)
         until(tab, "usage.queries", "2")
         until(tab, "usage.left", "98 queries")
-        assert tab.locator("#usage").inner_text() == "Used by the viewer's"
+        assert tab.locator("#usage").inner_text() == "Used by viewer"
         assert secret not in tab.content()
         assert secret not in server.log.read_text()
     else:

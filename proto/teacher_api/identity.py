@@ -1,12 +1,12 @@
-"""Who a teacher is, and what a question is: two digests.
+"""Who a teacher is, which words it knows, and what a question is: digests.
 
 An answer belongs to one teacher (its weights, configuration, tokenizer, label order, dtype and
-maximum length) and one question. Both digests are SHA-256 over length-prefixed parts, so that no two
+maximum length) and one question. All digests are SHA-256 over length-prefixed parts, so that no two
 different lists of parts can give the same bytes.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from teacher_api.messages import Instance, Want
 
@@ -48,9 +48,17 @@ class ContentKeys:
         return state.digest()
 
 
+def vocabulary_hash(vocabulary: Mapping[str, int]) -> str:
+    """Digest over a vocabulary's (id, token) items in the order of their ids: 64 hexadecimal digits."""
+    items = sorted((index, token) for token, index in vocabulary.items())
+    return fingerprint(part for index, token in items for part in (str(index).encode(), token.encode()))
+
+
 def _want_parts(want: Want) -> tuple[bytes, ...]:
-    layers = ",".join(map(str, want.layers))
-    return (str(want.logits).encode(), layers.encode(), want.pooling.encode(), want.hidden_dtype.encode())
+    layers, attentions = (",".join(map(str, numbers)) for numbers in (want.layers, want.attentions))
+    parts = (str(want.logits).encode(), layers.encode(), want.pooling.encode(), want.hidden_dtype.encode())
+    # Named, so that it cannot be taken for an instance's part; without any, keys are as they always were.
+    return (*parts, b"attentions", attentions.encode()) if attentions else parts
 
 
 def _instance_parts(instance: Instance) -> tuple[bytes, ...]:

@@ -38,12 +38,14 @@ class Instance:
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """Which outputs are wanted: logits, and the hidden states of `layers` (0 = embeddings)."""
+    """Which outputs are wanted: logits, the hidden states of `layers` (0 = embeddings), and the attention
+    probabilities of `attentions` (1 = the first layer)."""
 
     logits: bool = True
     layers: tuple[int, ...] = ()
     pooling: Pooling = "cls"
     hidden_dtype: HiddenDType = "float32"
+    attentions: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +56,24 @@ class Outputs:
         logits: float32 [classes], temperature 1; None if not wanted.
         hidden: layer -> [hidden], or [tokens, hidden] when not pooled.
         mask: uint8 [tokens] beside hidden states that are not pooled.
+        attentions: layer -> [heads, tokens, tokens].
     """
 
     logits: Array | None = None
     hidden: dict[int, Array] = field(default_factory=dict)
     mask: Array | None = None
+    attentions: dict[int, Array] = field(default_factory=dict)
+
+    @property
+    def arrays(self) -> list[Array]:
+        """All that there are."""
+        single = [array for array in (self.logits, self.mask) if array is not None]
+        return [*single, *self.hidden.values(), *self.attentions.values()]
 
     @property
     def nbytes(self) -> int:
         """Bytes of all tensors."""
-        arrays = (self.logits, self.mask, *self.hidden.values())
-        return sum(array.nbytes for array in arrays if array is not None)
+        return sum(array.nbytes for array in self.arrays)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +104,7 @@ class Description:
     max_instances: int = 128
     max_characters: int = 100_000
     runtime: str = ""
+    attention_heads: int = 0
 
 
 @dataclass(frozen=True)
@@ -124,9 +134,10 @@ class Usage:
 def most_bytes(want: Want, teacher: Description) -> int:
     """The most that the tensors of one answer can hold."""
     whole = bool(want.layers) and want.pooling == "none"
-    vectors = len(want.layers) * (teacher.max_length if whole else 1)
+    numbers = len(want.layers) * (teacher.max_length if whole else 1) * teacher.hidden_size
+    numbers += len(want.attentions) * teacher.attention_heads * teacher.max_length**2
     itemsize = 2 if want.hidden_dtype == "float16" else 4
-    return 4 * len(teacher.labels) + vectors * teacher.hidden_size * itemsize + whole * teacher.max_length
+    return 4 * len(teacher.labels) + numbers * itemsize + whole * teacher.max_length
 
 
 def misfit(outputs: Outputs, want: Want, teacher: Description) -> str:
@@ -142,6 +153,16 @@ def misfit(outputs: Outputs, want: Want, teacher: Description) -> str:
     for layer, values in outputs.hidden.items():
         if values.shape != (*tokens, teacher.hidden_size) or values.dtype != want.hidden_dtype:
             return f"layer {layer} of shape {values.shape} and dtype {values.dtype}"
+    return _misfit_of_attentions(outputs, want, teacher)
+
+
+def _misfit_of_attentions(outputs: Outputs, want: Want, teacher: Description) -> str:
+    if tuple(outputs.attentions) != want.attentions:
+        return f"attentions of layers {tuple(outputs.attentions)}"
+    for layer, values in outputs.attentions.items():
+        tokens = values.shape[-1] if outputs.mask is None else len(outputs.mask)
+        if values.shape != (teacher.attention_heads, tokens, tokens) or values.dtype != want.hidden_dtype:
+            return f"attentions of layer {layer} of shape {values.shape} and dtype {values.dtype}"
     return ""
 
 
@@ -166,6 +187,7 @@ def want_to_proto(want: Want) -> pb.Want:
         layers=want.layers,
         pooling=_POOLINGS[want.pooling],
         hidden_dtype=_HIDDEN_DTYPES[want.hidden_dtype],
+        attentions=want.attentions,
     )
 
 
@@ -181,7 +203,7 @@ def want_from_proto(proto: pb.Want) -> Want:
         raise InvalidRequestError(
             "hidden states come as float32 or float16", field="want.hidden_dtype", value=proto.hidden_dtype
         )
-    return Want(proto.logits, tuple(proto.layers), pooling or "cls", hidden_dtype)
+    return Want(proto.logits, tuple(proto.layers), pooling or "cls", hidden_dtype, tuple(proto.attentions))
 
 
 def outputs_to_proto(outputs: Outputs) -> pb.Outputs:
@@ -190,6 +212,7 @@ def outputs_to_proto(outputs: Outputs) -> pb.Outputs:
         logits=None if outputs.logits is None else encode(outputs.logits),
         hidden=[pb.HiddenState(layer=layer, values=encode(a)) for layer, a in outputs.hidden.items()],
         mask=None if outputs.mask is None else encode(outputs.mask),
+        attentions=[pb.Attention(layer=layer, values=encode(a)) for layer, a in outputs.attentions.items()],
     )
 
 
@@ -200,6 +223,7 @@ def outputs_from_proto(proto: pb.Outputs) -> Outputs:
         logits=decode(proto.logits, rank=1) if proto.HasField("logits") else None,
         hidden={state.layer: decode(state.values) for state in proto.hidden},
         mask=decode(proto.mask, rank=1) if proto.HasField("mask") else None,
+        attentions={state.layer: decode(state.values, rank=3) for state in proto.attentions},
     )
 
 

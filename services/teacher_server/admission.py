@@ -64,15 +64,20 @@ def check_count(count: int, teacher: Description) -> None:
 
 
 def _check_want(want: Want, teacher: Description) -> None:
-    if not want.logits and not want.layers:
-        raise InvalidRequestError("want logits, layers or both", field="want")
-    for position, layer in enumerate(want.layers):
-        where = f"want.layers[{position}]"
-        if not 0 <= layer <= teacher.layers:
-            raise InvalidRequestError(
-                "no such layer", field=where, value=layer, limit=f"0 to {teacher.layers}"
-            )
-        if layer in want.layers[:position]:
+    if not (want.logits or want.layers or want.attentions):
+        raise InvalidRequestError("want logits, layers or attentions", field="want")
+    if want.attentions and not teacher.attention_heads:
+        raise InvalidRequestError("this teacher gives no attentions", field="want.attentions")
+    _check_layers(want.layers, "want.layers", 0, teacher.layers)
+    _check_layers(want.attentions, "want.attentions", 1, teacher.layers)
+
+
+def _check_layers(layers: tuple[int, ...], field: str, first: int, last: int) -> None:
+    for position, layer in enumerate(layers):
+        where = f"{field}[{position}]"
+        if not first <= layer <= last:
+            raise InvalidRequestError("no such layer", field=where, value=layer, limit=f"{first} to {last}")
+        if layer in layers[:position]:
             raise InvalidRequestError("the layer is named twice", field=where, value=layer)
 
 

@@ -78,7 +78,7 @@ class MemoryCache:
         for key, outputs in pairs:
             self._forget(key)
             owned = _owned(outputs)
-            size = ENTRY_BYTES + sum(array.nbytes for array in _arrays(owned))
+            size = ENTRY_BYTES + owned.nbytes
             self._kept[key] = (owned, size)
             self._bytes += size
         while self._kept and (len(self._kept) > self._entries or self._bytes > self._max_bytes):
@@ -225,17 +225,15 @@ def _unsealed(keys: Sequence[bytes], values: object) -> dict[bytes, Outputs]:
     return {key: outputs for key, outputs in opened if outputs is not None}
 
 
-def _arrays(outputs: Outputs) -> list[Array]:
-    arrays = (outputs.logits, outputs.mask, *outputs.hidden.values())
-    return [array for array in arrays if array is not None]
-
-
 def _owned(outputs: Outputs) -> Outputs:
     """Without views: a view of one row would keep the whole batch's memory alive."""
-    if all(array.base is None for array in _arrays(outputs)):
+    if all(array.base is None for array in outputs.arrays):
         return outputs
-    hidden = {layer: np.array(values) for layer, values in outputs.hidden.items()}
-    return Outputs(_copy(outputs.logits), hidden, _copy(outputs.mask))
+    hidden, attentions = (
+        {layer: np.array(values) for layer, values in states.items()}
+        for states in (outputs.hidden, outputs.attentions)
+    )
+    return Outputs(_copy(outputs.logits), hidden, _copy(outputs.mask), attentions)
 
 
 def _copy(array: Array | None) -> Array | None:

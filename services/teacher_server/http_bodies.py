@@ -60,15 +60,17 @@ class InstanceBody(Body):
 
 
 class WantBody(Body):
-    """Which outputs are wanted: logits, and the hidden states of layers (0 = embeddings)."""
+    """Which outputs are wanted: logits, the hidden states of layers (0 = embeddings), and the attention
+    probabilities of layers (1 = the first)."""
 
     logits: bool = True
     layers: AtMost4096[int] = []
     pooling: Pooling = "cls"
     hidden_dtype: HiddenDType = "float32"
+    attentions: AtMost4096[int] = []
 
     def want(self) -> Want:
-        return Want(self.logits, tuple(self.layers), self.pooling, self.hidden_dtype)
+        return Want(self.logits, tuple(self.layers), self.pooling, self.hidden_dtype, tuple(self.attentions))
 
 
 class PredictRequest(Body):
@@ -98,13 +100,14 @@ class TensorBody(BaseModel):
     data: str = Field(description="base64 of little-endian bytes in C order")
 
 
-Tensor = list[float] | list[list[float]] | list[int] | TensorBody
+Tensor = list[float] | list[list[float]] | list[list[list[float]]] | list[int] | TensorBody
 
 
 class OutputsBody(BaseModel):
     logits: Tensor | None = None
     hidden: dict[str, Tensor] = {}
     mask: Tensor | None = None
+    attentions: dict[str, Tensor] = {}
 
 
 class ErrorBody(BaseModel):
@@ -176,6 +179,7 @@ def _outputs(outputs: Outputs, write: Any) -> dict[str, Any]:
         "logits": None if outputs.logits is None else write(outputs.logits),
         "hidden": {str(layer): write(values) for layer, values in outputs.hidden.items()},
         "mask": None if outputs.mask is None else write(outputs.mask),
+        "attentions": {str(layer): write(values) for layer, values in outputs.attentions.items()},
     }
 
 

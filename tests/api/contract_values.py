@@ -22,6 +22,7 @@ WANTS = st.builds(
     st.lists(st.integers(0, 24), max_size=4, unique=True).map(tuple),
     st.sampled_from(["cls", "mean", "none"]),
     st.sampled_from(["float32", "float16"]),
+    st.lists(st.integers(1, 24), max_size=3, unique=True).map(tuple),
 )
 ERRORS = st.builds(
     lambda kind, message, **named: kind(message, **named),
@@ -43,6 +44,7 @@ OUTPUTS = st.builds(
     st.none() | _arrays("float32", 1),
     st.dictionaries(st.integers(0, 24), _arrays("float32", 1) | _arrays("float16", 2), max_size=3),
     st.none() | _arrays("uint8", 1),
+    st.dictionaries(st.integers(1, 24), _arrays("float32", 3) | _arrays("float16", 3), max_size=2),
 )
 ANSWERS = st.builds(Answer, st.none() | OUTPUTS, st.booleans(), UINT32, st.none() | ERRORS)
 DESCRIPTIONS = st.builds(
@@ -60,6 +62,7 @@ DESCRIPTIONS = st.builds(
     poolings=st.sampled_from([("cls", "mean", "none"), ("cls",), ()]),
     max_instances=UINT32,
     max_characters=UINT32,
+    attention_heads=UINT32,
 )
 COUNTS = (UINT64, UINT64, UINT64, UINT64, UINT64, st.none() | UINT64)
 CHARGES = (TEXTS, TEXTS, UINT64, UINT64, TEXTS, st.none() | UINT64, st.none() | TEXTS)
@@ -70,7 +73,8 @@ def bits(outputs: Outputs | None) -> object:
     """Outputs as a value that compares bit for bit."""
     if outputs is None:
         return None
-    return _bits(outputs.logits), {k: _bits(v) for k, v in outputs.hidden.items()}, _bits(outputs.mask)
+    states = ({k: _bits(v) for k, v in one.items()} for one in (outputs.hidden, outputs.attentions))
+    return _bits(outputs.logits), _bits(outputs.mask), *states
 
 
 def _bits(array: np.ndarray | None) -> object:

@@ -58,6 +58,16 @@ class Plain:
             outputs = self._network(**encoded, output_hidden_states=True)
         return outputs.logits[0].numpy(), [states[0].numpy() for states in outputs.hidden_states]
 
+    @cache  # noqa: B019
+    def attentions(self, instance: Instance):
+        """Of each layer [heads, tokens, tokens]."""
+        encoded = self._tokenizer(instance.text, truncation=True, max_length=128, return_tensors="pt")
+        self._network.set_attn_implementation("eager")
+        with torch.inference_mode():
+            outputs = self._network(**encoded, output_attentions=True)
+        self._network.set_attn_implementation("sdpa")
+        return [weights[0].numpy() for weights in outputs.attentions]
+
 
 @pytest.fixture(scope="session")
 def plain(folder) -> Plain:
@@ -93,6 +103,22 @@ def assert_equal(answers, instances, want, plain) -> None:
             assert (answer.outputs.mask == np.ones(len(states[0]), np.uint8)).all()
         else:
             assert answer.outputs.mask is None
+
+
+async def test_attentions_travel(teachers, plain):
+    """Whole, of the named layers; a layer that is none is refused by its place."""
+    for teacher in teachers.values():
+        client = await Client.over(teacher)
+        heads = client.description.attention_heads
+        want = Want(layers=(0,), pooling="none", attentions=(2, 1))
+        for answer, instance in zip(await client.ask(INSTANCES[:2], want), INSTANCES[:2], strict=True):
+            for layer, values in zip((2, 1), answer.outputs.attentions.values(), strict=True):
+                assert values.shape == (heads, *answer.outputs.mask.shape * 2)
+                assert np.abs(values - plain.attentions(instance)[layer - 1]).max() <= TOLERANCE
+        (half,) = await client.ask(INSTANCES[:1], Want(attentions=(1,), hidden_dtype="float16"))
+        assert half.outputs.attentions[1].dtype == np.float16
+        with pytest.raises(InvalidRequestError, match=r"no such layer \(field want.attentions\[1\], value 0"):
+            await teacher.predict(INSTANCES[:1], Want(attentions=(1, 0)), "")
 
 
 async def test_every_transport_describes_the_same_teacher(teachers, server, folder):

@@ -68,6 +68,23 @@ def test_real_encoder_equals_plain_forward(minilm: Path, plain: Any) -> None:
     check()
 
 
+@pytest.mark.parametrize("kind", RUNTIMES)
+def test_attentions_equal_the_plain_ones(kind: str, tiny: Any, plain: Any) -> None:
+    """Of the wanted layers, beside neighbours of other lengths that want none; logits as without them."""
+    model, alone = Model.load(str(tiny(kind)), max_length=MAX_LENGTH), plain(tiny(kind))
+    assert model.description.attention_heads == 4
+    texts = ["the cat asks what it must know", "", "the teacher answers", "a dog asks"]
+    encoded = model.encode([Instance(text) for text in texts])
+    want = Want(layers=(3,), pooling="none", attentions=(3, 1))
+    answers = model.run(encoded, [want, Want(), want, Want(logits=False, attentions=(2,))])
+    for text, answer, layers in zip(texts, answers, ([3, 1], [], [3, 1], [2]), strict=True):
+        assert list(answer.attentions) == layers
+        for layer in layers:
+            _close(answer.attentions[layer], alone.attentions(text)[layer - 1].numpy())
+        if answer.logits is not None:
+            _close(answer.logits, alone(text)[0].numpy())
+
+
 def _check(model: Model, alone: Callable[..., Any], questions: list[tuple[Instance, Want]]) -> None:
     asked = [instance for instance, _ in questions]
     answers = model.run(model.encode(asked), [want for _, want in questions])

@@ -104,6 +104,7 @@ class Plain:
     """What transformers itself gives for one text at a time."""
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._tokenizer = AutoTokenizer.from_pretrained(folder)
         self._network: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(folder)
         self._network.train(False)
@@ -112,6 +113,15 @@ class Plain:
         """As a batch of one: for a single text, transformers takes an empty pair for none."""
         pairs = None if pair is None else [pair]
         return self._tokenizer([text], pairs, truncation=True, max_length=MAX_LENGTH, return_tensors="pt")
+
+    @torch.inference_mode()
+    def attentions(self, text: str) -> list[torch.Tensor]:
+        """[heads, tokens, tokens] of each layer."""
+        network = AutoModelForSequenceClassification.from_pretrained(
+            self._folder, attn_implementation="eager"
+        )
+        outputs = network.train(False)(**self.tokens(text), output_attentions=True)
+        return [weights[0] for weights in outputs.attentions]
 
     @torch.inference_mode()
     def __call__(self, text: str, pair: str | None = None) -> tuple[torch.Tensor, list[torch.Tensor]]:

@@ -24,17 +24,17 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cteacher_api/v1/teacher.proto\x12\x0eteacher_api.v1\"N\n\x06Tensor\x12\'\n\x05\x64type\x18\x01 \x01(\x0e\x32\x18.teacher_api.v1.DataType\x12\r\n\x05shape\x18\x02 \x03(\r\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\")\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r\x12\x10\n\x08type_ids\x18\x02 \x03(\r\"x\n\x08Instance\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x16\n\ttext_pair\x18\x02 \x01(\tH\x00\x88\x01\x01\x12-\n\x06tokens\x18\x03 \x01(\x0b\x32\x18.teacher_api.v1.TokenIdsH\x01\x88\x01\x01\x42\x0c\n\n_text_pairB\t\n\x07_tokens\"\x80\x01\n\x04Want\x12\x0e\n\x06logits\x18\x01 \x01(\x08\x12\x0e\n\x06layers\x18\x02 \x03(\r\x12(\n\x07pooling\x18\x03 \x01(\x0e\x32\x17.teacher_api.v1.Pooling\x12.\n\x0chidden_dtype\x18\x04 \x01(\x0e\x32\x18.teacher_api.v1.DataType\"D\n\x0bHiddenState\x12\r\n\x05layer\x18\x01 \x01(\r\x12&\n\x06values\x18\x02 \x01(\x0b\x32\x16.teacher_api.v1.Tensor\"\xa2\x01\n\x07Outputs\x12+\n\x06logits\x18\x01 \x01(\x0b\x32\x16.teacher_api.v1.TensorH\x00\x88\x01\x01\x12+\n\x06hidden\x18\x02 \x03(\x0b\x32\x1b.teacher_api.v1.HiddenState\x12)\n\x04mask\x18\x03 \x01(\x0b\x32\x16.teacher_api.v1.TensorH\x01\x88\x01\x01\x42\t\n\x07_logitsB\x07\n\x05_mask\"k\n\x05\x45rror\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\r\n\x05\x66ield\x18\x03 \x01(\t\x12\r\n\x05value\x18\x04 \x01(\t\x12\r\n\x05limit\x18\x05 \x01(\t\x12\x16\n\x0eretry_after_ms\x18\x06 \x01(\r\"\x99\x01\n\x06\x41nswer\x12-\n\x07outputs\x18\x01 \x01(\x0b\x32\x17.teacher_api.v1.OutputsH\x00\x88\x01\x01\x12\x0e\n\x06\x63\x61\x63hed\x18\x02 \x01(\x08\x12\x0f\n\x07\x63harged\x18\x03 \x01(\r\x12)\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x15.teacher_api.v1.ErrorH\x01\x88\x01\x01\x42\n\n\x08_outputsB\x08\n\x06_error\"\x11\n\x0f\x44\x65scribeRequest\"\xc0\x02\n\x10\x44\x65scribeResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\t\x12\x0e\n\x06labels\x18\x03 \x03(\t\x12\x17\n\x0fvocabulary_hash\x18\x04 \x01(\t\x12\x12\n\nmax_length\x18\x05 \x01(\r\x12\x0e\n\x06layers\x18\x06 \x01(\r\x12\x13\n\x0bhidden_size\x18\x07 \x01(\r\x12\r\n\x05\x64type\x18\x08 \x01(\t\x12)\n\x08poolings\x18\t \x03(\x0e\x32\x17.teacher_api.v1.Pooling\x12\x15\n\rmax_instances\x18\n \x01(\r\x12\x16\n\x0emax_characters\x18\x0b \x01(\r\x12\x12\n\nparameters\x18\x0c \x01(\x04\x12\x19\n\x11intermediate_size\x18\r \x01(\r\x12\x0f\n\x07runtime\x18\x0e \x01(\t\"\x9d\x01\n\x0ePredictRequest\x12+\n\tinstances\x18\x01 \x03(\x0b\x32\x18.teacher_api.v1.Instance\x12\'\n\x04want\x18\x02 \x01(\x0b\x32\x14.teacher_api.v1.WantH\x00\x88\x01\x01\x12\x13\n\x0b\x66ingerprint\x18\x03 \x01(\t\x12\x17\n\x0fvocabulary_hash\x18\x04 \x01(\tB\x07\n\x05_want\"O\n\x0fPredictResponse\x12\'\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x16.teacher_api.v1.Answer\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\t\"h\n\x14StreamPredictRequest\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x30\n\x08question\x18\x02 \x01(\x0b\x32\x1e.teacher_api.v1.PredictRequest\x12\x12\n\ntimeout_ms\x18\x03 \x01(\r\"\x96\x01\n\x15StreamPredictResponse\x12\n\n\x02id\x18\x01 \x01(\x04\x12\'\n\x07\x61nswers\x18\x02 \x03(\x0b\x32\x16.teacher_api.v1.Answer\x12\x13\n\x0b\x66ingerprint\x18\x03 \x01(\t\x12)\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x15.teacher_api.v1.ErrorH\x00\x88\x01\x01\x42\x08\n\x06_error\"\x11\n\x0fGetUsageRequest\"\xe2\x02\n\x10GetUsageResponse\x12\r\n\x05\x61sked\x18\x01 \x01(\x04\x12\x0e\n\x06\x63\x61\x63hed\x18\x02 \x01(\x04\x12\x0e\n\x06joined\x18\x03 \x01(\x04\x12\x0e\n\x06\x66\x61iled\x18\x04 \x01(\x04\x12\x0f\n\x07\x63harged\x18\x05 \x01(\x04\x12\x16\n\tremaining\x18\x06 \x01(\x04H\x00\x88\x01\x01\x12\x0b\n\x03key\x18\x07 \x01(\t\x12\x0e\n\x06period\x18\x08 \x01(\t\x12\x0f\n\x07queries\x18\t \x01(\x04\x12\r\n\x05units\x18\n \x01(\x04\x12\x0b\n\x03usd\x18\x0b \x01(\t\x12\x1c\n\x0fremaining_units\x18\x0c \x01(\x04H\x01\x88\x01\x01\x12\x1a\n\rremaining_usd\x18\r \x01(\tH\x02\x88\x01\x01\x12.\n\x04keys\x18\x0e \x03(\x0b\x32 .teacher_api.v1.GetUsageResponseB\x0c\n\n_remainingB\x12\n\x10_remaining_unitsB\x10\n\x0e_remaining_usd*h\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT32\x10\x01\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT16\x10\x02\x12\x13\n\x0f\x44\x41TA_TYPE_UINT8\x10\x03*W\n\x07Pooling\x12\x17\n\x13POOLING_UNSPECIFIED\x10\x00\x12\x0f\n\x0bPOOLING_CLS\x10\x01\x12\x10\n\x0cPOOLING_MEAN\x10\x02\x12\x10\n\x0cPOOLING_NONE\x10\x03\x32\xdc\x02\n\x0eTeacherService\x12M\n\x08\x44\x65scribe\x12\x1f.teacher_api.v1.DescribeRequest\x1a .teacher_api.v1.DescribeResponse\x12J\n\x07Predict\x12\x1e.teacher_api.v1.PredictRequest\x1a\x1f.teacher_api.v1.PredictResponse\x12`\n\rStreamPredict\x12$.teacher_api.v1.StreamPredictRequest\x1a%.teacher_api.v1.StreamPredictResponse(\x01\x30\x01\x12M\n\x08GetUsage\x12\x1f.teacher_api.v1.GetUsageRequest\x1a .teacher_api.v1.GetUsageResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cteacher_api/v1/teacher.proto\x12\x0eteacher_api.v1\"N\n\x06Tensor\x12\'\n\x05\x64type\x18\x01 \x01(\x0e\x32\x18.teacher_api.v1.DataType\x12\r\n\x05shape\x18\x02 \x03(\r\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\")\n\x08TokenIds\x12\x0b\n\x03ids\x18\x01 \x03(\r\x12\x10\n\x08type_ids\x18\x02 \x03(\r\"x\n\x08Instance\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x16\n\ttext_pair\x18\x02 \x01(\tH\x00\x88\x01\x01\x12-\n\x06tokens\x18\x03 \x01(\x0b\x32\x18.teacher_api.v1.TokenIdsH\x01\x88\x01\x01\x42\x0c\n\n_text_pairB\t\n\x07_tokens\"\x94\x01\n\x04Want\x12\x0e\n\x06logits\x18\x01 \x01(\x08\x12\x0e\n\x06layers\x18\x02 \x03(\r\x12(\n\x07pooling\x18\x03 \x01(\x0e\x32\x17.teacher_api.v1.Pooling\x12.\n\x0chidden_dtype\x18\x04 \x01(\x0e\x32\x18.teacher_api.v1.DataType\x12\x12\n\nattentions\x18\x05 \x03(\r\"D\n\x0bHiddenState\x12\r\n\x05layer\x18\x01 \x01(\r\x12&\n\x06values\x18\x02 \x01(\x0b\x32\x16.teacher_api.v1.Tensor\"B\n\tAttention\x12\r\n\x05layer\x18\x01 \x01(\r\x12&\n\x06values\x18\x02 \x01(\x0b\x32\x16.teacher_api.v1.Tensor\"\xd1\x01\n\x07Outputs\x12+\n\x06logits\x18\x01 \x01(\x0b\x32\x16.teacher_api.v1.TensorH\x00\x88\x01\x01\x12+\n\x06hidden\x18\x02 \x03(\x0b\x32\x1b.teacher_api.v1.HiddenState\x12)\n\x04mask\x18\x03 \x01(\x0b\x32\x16.teacher_api.v1.TensorH\x01\x88\x01\x01\x12-\n\nattentions\x18\x04 \x03(\x0b\x32\x19.teacher_api.v1.AttentionB\t\n\x07_logitsB\x07\n\x05_mask\"k\n\x05\x45rror\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\r\n\x05\x66ield\x18\x03 \x01(\t\x12\r\n\x05value\x18\x04 \x01(\t\x12\r\n\x05limit\x18\x05 \x01(\t\x12\x16\n\x0eretry_after_ms\x18\x06 \x01(\r\"\x99\x01\n\x06\x41nswer\x12-\n\x07outputs\x18\x01 \x01(\x0b\x32\x17.teacher_api.v1.OutputsH\x00\x88\x01\x01\x12\x0e\n\x06\x63\x61\x63hed\x18\x02 \x01(\x08\x12\x0f\n\x07\x63harged\x18\x03 \x01(\r\x12)\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x15.teacher_api.v1.ErrorH\x01\x88\x01\x01\x42\n\n\x08_outputsB\x08\n\x06_error\"\x11\n\x0f\x44\x65scribeRequest\"\xd9\x02\n\x10\x44\x65scribeResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\t\x12\x0e\n\x06labels\x18\x03 \x03(\t\x12\x17\n\x0fvocabulary_hash\x18\x04 \x01(\t\x12\x12\n\nmax_length\x18\x05 \x01(\r\x12\x0e\n\x06layers\x18\x06 \x01(\r\x12\x13\n\x0bhidden_size\x18\x07 \x01(\r\x12\r\n\x05\x64type\x18\x08 \x01(\t\x12)\n\x08poolings\x18\t \x03(\x0e\x32\x17.teacher_api.v1.Pooling\x12\x15\n\rmax_instances\x18\n \x01(\r\x12\x16\n\x0emax_characters\x18\x0b \x01(\r\x12\x12\n\nparameters\x18\x0c \x01(\x04\x12\x19\n\x11intermediate_size\x18\r \x01(\r\x12\x0f\n\x07runtime\x18\x0e \x01(\t\x12\x17\n\x0f\x61ttention_heads\x18\x0f \x01(\r\"\x9d\x01\n\x0ePredictRequest\x12+\n\tinstances\x18\x01 \x03(\x0b\x32\x18.teacher_api.v1.Instance\x12\'\n\x04want\x18\x02 \x01(\x0b\x32\x14.teacher_api.v1.WantH\x00\x88\x01\x01\x12\x13\n\x0b\x66ingerprint\x18\x03 \x01(\t\x12\x17\n\x0fvocabulary_hash\x18\x04 \x01(\tB\x07\n\x05_want\"O\n\x0fPredictResponse\x12\'\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x16.teacher_api.v1.Answer\x12\x13\n\x0b\x66ingerprint\x18\x02 \x01(\t\"h\n\x14StreamPredictRequest\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x30\n\x08question\x18\x02 \x01(\x0b\x32\x1e.teacher_api.v1.PredictRequest\x12\x12\n\ntimeout_ms\x18\x03 \x01(\r\"\x96\x01\n\x15StreamPredictResponse\x12\n\n\x02id\x18\x01 \x01(\x04\x12\'\n\x07\x61nswers\x18\x02 \x03(\x0b\x32\x16.teacher_api.v1.Answer\x12\x13\n\x0b\x66ingerprint\x18\x03 \x01(\t\x12)\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x15.teacher_api.v1.ErrorH\x00\x88\x01\x01\x42\x08\n\x06_error\"\x11\n\x0fGetUsageRequest\"\xe2\x02\n\x10GetUsageResponse\x12\r\n\x05\x61sked\x18\x01 \x01(\x04\x12\x0e\n\x06\x63\x61\x63hed\x18\x02 \x01(\x04\x12\x0e\n\x06joined\x18\x03 \x01(\x04\x12\x0e\n\x06\x66\x61iled\x18\x04 \x01(\x04\x12\x0f\n\x07\x63harged\x18\x05 \x01(\x04\x12\x16\n\tremaining\x18\x06 \x01(\x04H\x00\x88\x01\x01\x12\x0b\n\x03key\x18\x07 \x01(\t\x12\x0e\n\x06period\x18\x08 \x01(\t\x12\x0f\n\x07queries\x18\t \x01(\x04\x12\r\n\x05units\x18\n \x01(\x04\x12\x0b\n\x03usd\x18\x0b \x01(\t\x12\x1c\n\x0fremaining_units\x18\x0c \x01(\x04H\x01\x88\x01\x01\x12\x1a\n\rremaining_usd\x18\r \x01(\tH\x02\x88\x01\x01\x12.\n\x04keys\x18\x0e \x03(\x0b\x32 .teacher_api.v1.GetUsageResponseB\x0c\n\n_remainingB\x12\n\x10_remaining_unitsB\x10\n\x0e_remaining_usd*h\n\x08\x44\x61taType\x12\x19\n\x15\x44\x41TA_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT32\x10\x01\x12\x15\n\x11\x44\x41TA_TYPE_FLOAT16\x10\x02\x12\x13\n\x0f\x44\x41TA_TYPE_UINT8\x10\x03*W\n\x07Pooling\x12\x17\n\x13POOLING_UNSPECIFIED\x10\x00\x12\x0f\n\x0bPOOLING_CLS\x10\x01\x12\x10\n\x0cPOOLING_MEAN\x10\x02\x12\x10\n\x0cPOOLING_NONE\x10\x03\x32\xdc\x02\n\x0eTeacherService\x12M\n\x08\x44\x65scribe\x12\x1f.teacher_api.v1.DescribeRequest\x1a .teacher_api.v1.DescribeResponse\x12J\n\x07Predict\x12\x1e.teacher_api.v1.PredictRequest\x1a\x1f.teacher_api.v1.PredictResponse\x12`\n\rStreamPredict\x12$.teacher_api.v1.StreamPredictRequest\x1a%.teacher_api.v1.StreamPredictResponse(\x01\x30\x01\x12M\n\x08GetUsage\x12\x1f.teacher_api.v1.GetUsageRequest\x1a .teacher_api.v1.GetUsageResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'teacher_api.v1.teacher_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DATATYPE']._serialized_start=2142
-  _globals['_DATATYPE']._serialized_end=2246
-  _globals['_POOLING']._serialized_start=2248
-  _globals['_POOLING']._serialized_end=2335
+  _globals['_DATATYPE']._serialized_start=2302
+  _globals['_DATATYPE']._serialized_end=2406
+  _globals['_POOLING']._serialized_start=2408
+  _globals['_POOLING']._serialized_end=2495
   _globals['_TENSOR']._serialized_start=48
   _globals['_TENSOR']._serialized_end=126
   _globals['_TOKENIDS']._serialized_start=128
@@ -42,31 +42,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_INSTANCE']._serialized_start=171
   _globals['_INSTANCE']._serialized_end=291
   _globals['_WANT']._serialized_start=294
-  _globals['_WANT']._serialized_end=422
-  _globals['_HIDDENSTATE']._serialized_start=424
-  _globals['_HIDDENSTATE']._serialized_end=492
-  _globals['_OUTPUTS']._serialized_start=495
-  _globals['_OUTPUTS']._serialized_end=657
-  _globals['_ERROR']._serialized_start=659
-  _globals['_ERROR']._serialized_end=766
-  _globals['_ANSWER']._serialized_start=769
-  _globals['_ANSWER']._serialized_end=922
-  _globals['_DESCRIBEREQUEST']._serialized_start=924
-  _globals['_DESCRIBEREQUEST']._serialized_end=941
-  _globals['_DESCRIBERESPONSE']._serialized_start=944
-  _globals['_DESCRIBERESPONSE']._serialized_end=1264
-  _globals['_PREDICTREQUEST']._serialized_start=1267
-  _globals['_PREDICTREQUEST']._serialized_end=1424
-  _globals['_PREDICTRESPONSE']._serialized_start=1426
-  _globals['_PREDICTRESPONSE']._serialized_end=1505
-  _globals['_STREAMPREDICTREQUEST']._serialized_start=1507
-  _globals['_STREAMPREDICTREQUEST']._serialized_end=1611
-  _globals['_STREAMPREDICTRESPONSE']._serialized_start=1614
-  _globals['_STREAMPREDICTRESPONSE']._serialized_end=1764
-  _globals['_GETUSAGEREQUEST']._serialized_start=1766
-  _globals['_GETUSAGEREQUEST']._serialized_end=1783
-  _globals['_GETUSAGERESPONSE']._serialized_start=1786
-  _globals['_GETUSAGERESPONSE']._serialized_end=2140
-  _globals['_TEACHERSERVICE']._serialized_start=2338
-  _globals['_TEACHERSERVICE']._serialized_end=2686
+  _globals['_WANT']._serialized_end=442
+  _globals['_HIDDENSTATE']._serialized_start=444
+  _globals['_HIDDENSTATE']._serialized_end=512
+  _globals['_ATTENTION']._serialized_start=514
+  _globals['_ATTENTION']._serialized_end=580
+  _globals['_OUTPUTS']._serialized_start=583
+  _globals['_OUTPUTS']._serialized_end=792
+  _globals['_ERROR']._serialized_start=794
+  _globals['_ERROR']._serialized_end=901
+  _globals['_ANSWER']._serialized_start=904
+  _globals['_ANSWER']._serialized_end=1057
+  _globals['_DESCRIBEREQUEST']._serialized_start=1059
+  _globals['_DESCRIBEREQUEST']._serialized_end=1076
+  _globals['_DESCRIBERESPONSE']._serialized_start=1079
+  _globals['_DESCRIBERESPONSE']._serialized_end=1424
+  _globals['_PREDICTREQUEST']._serialized_start=1427
+  _globals['_PREDICTREQUEST']._serialized_end=1584
+  _globals['_PREDICTRESPONSE']._serialized_start=1586
+  _globals['_PREDICTRESPONSE']._serialized_end=1665
+  _globals['_STREAMPREDICTREQUEST']._serialized_start=1667
+  _globals['_STREAMPREDICTREQUEST']._serialized_end=1771
+  _globals['_STREAMPREDICTRESPONSE']._serialized_start=1774
+  _globals['_STREAMPREDICTRESPONSE']._serialized_end=1924
+  _globals['_GETUSAGEREQUEST']._serialized_start=1926
+  _globals['_GETUSAGEREQUEST']._serialized_end=1943
+  _globals['_GETUSAGERESPONSE']._serialized_start=1946
+  _globals['_GETUSAGERESPONSE']._serialized_end=2300
+  _globals['_TEACHERSERVICE']._serialized_start=2498
+  _globals['_TEACHERSERVICE']._serialized_end=2846
 # @@protoc_insertion_point(module_scope)

@@ -178,15 +178,20 @@ class Want(_message.Message):
     LAYERS_FIELD_NUMBER: _builtins.int
     POOLING_FIELD_NUMBER: _builtins.int
     HIDDEN_DTYPE_FIELD_NUMBER: _builtins.int
+    ATTENTIONS_FIELD_NUMBER: _builtins.int
     logits: _builtins.bool
     """The classifier's raw scores, float32, at temperature 1."""
     pooling: Global___Pooling.ValueType
     """How a layer's hidden states are reduced; required when layers are named."""
     hidden_dtype: Global___DataType.ValueType
-    """Element type of hidden states; unspecified means float32."""
+    """Element type of hidden states and attentions; unspecified means float32."""
     @_builtins.property
     def layers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Hidden states of these layers: 0 is the embeddings, N the last layer's output."""
+
+    @_builtins.property
+    def attentions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Attention probabilities of these layers: 1 is the first, N the last."""
 
     def __init__(
         self,
@@ -195,10 +200,11 @@ class Want(_message.Message):
         layers: _abc.Iterable[_builtins.int] | None = ...,
         pooling: Global___Pooling.ValueType = ...,
         hidden_dtype: Global___DataType.ValueType = ...,
+        attentions: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hidden_dtype", b"hidden_dtype", "layers", b"layers", "logits", b"logits", "pooling", b"pooling"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attentions", b"attentions", "hidden_dtype", b"hidden_dtype", "layers", b"layers", "logits", b"logits", "pooling", b"pooling"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -230,12 +236,38 @@ class HiddenState(_message.Message):
 Global___HiddenState: _TypeAlias = HiddenState  # noqa: Y015
 
 @_typing.final
+class Attention(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LAYER_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    layer: _builtins.int
+    @_builtins.property
+    def values(self) -> Global___Tensor:
+        """[heads, tokens, tokens]: each row what one token gives to all; it sums to one."""
+
+    def __init__(
+        self,
+        *,
+        layer: _builtins.int = ...,
+        values: Global___Tensor | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["values", b"values"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["layer", b"layer", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Attention: _TypeAlias = Attention  # noqa: Y015
+
+@_typing.final
 class Outputs(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     LOGITS_FIELD_NUMBER: _builtins.int
     HIDDEN_FIELD_NUMBER: _builtins.int
     MASK_FIELD_NUMBER: _builtins.int
+    ATTENTIONS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def logits(self) -> Global___Tensor:
         """[classes]; absent if not wanted."""
@@ -248,16 +280,21 @@ class Outputs(_message.Message):
     def mask(self) -> Global___Tensor:
         """[tokens] of ones and zeros, beside hidden states that are not pooled."""
 
+    @_builtins.property
+    def attentions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attention]:
+        """In the order in which their layers were wanted."""
+
     def __init__(
         self,
         *,
         logits: Global___Tensor | None = ...,
         hidden: _abc.Iterable[Global___HiddenState] | None = ...,
         mask: Global___Tensor | None = ...,
+        attentions: _abc.Iterable[Global___Attention] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_logits", b"_logits", "_mask", b"_mask", "logits", b"logits", "mask", b"mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_logits", b"_logits", "_mask", b"_mask", "hidden", b"hidden", "logits", b"logits", "mask", b"mask"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_logits", b"_logits", "_mask", b"_mask", "attentions", b"attentions", "hidden", b"hidden", "logits", b"logits", "mask", b"mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__logits: _TypeAlias = _typing.Literal["logits"]  # noqa: Y015
     _WhichOneofArgType__logits: _TypeAlias = _typing.Literal["_logits", b"_logits"]  # noqa: Y015
@@ -392,6 +429,7 @@ class DescribeResponse(_message.Message):
     PARAMETERS_FIELD_NUMBER: _builtins.int
     INTERMEDIATE_SIZE_FIELD_NUMBER: _builtins.int
     RUNTIME_FIELD_NUMBER: _builtins.int
+    ATTENTION_HEADS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The model's folder or hub name, for people."""
     fingerprint: _builtins.str
@@ -416,6 +454,8 @@ class DescribeResponse(_message.Message):
     """Intermediate (feed-forward) width, for counting FLOPs."""
     runtime: _builtins.str
     """How batches run: packed (no padding), varlen (no padding, one flash kernel) or padded."""
+    attention_heads: _builtins.int
+    """Attention heads of each layer; 0 if attentions cannot be wanted."""
     @_builtins.property
     def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names of the classes in the order of the logits."""
@@ -441,10 +481,11 @@ class DescribeResponse(_message.Message):
         parameters: _builtins.int = ...,
         intermediate_size: _builtins.int = ...,
         runtime: _builtins.str = ...,
+        attention_heads: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dtype", b"dtype", "fingerprint", b"fingerprint", "hidden_size", b"hidden_size", "intermediate_size", b"intermediate_size", "labels", b"labels", "layers", b"layers", "max_characters", b"max_characters", "max_instances", b"max_instances", "max_length", b"max_length", "name", b"name", "parameters", b"parameters", "poolings", b"poolings", "runtime", b"runtime", "vocabulary_hash", b"vocabulary_hash"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attention_heads", b"attention_heads", "dtype", b"dtype", "fingerprint", b"fingerprint", "hidden_size", b"hidden_size", "intermediate_size", b"intermediate_size", "labels", b"labels", "layers", b"layers", "max_characters", b"max_characters", "max_instances", b"max_instances", "max_length", b"max_length", "name", b"name", "parameters", b"parameters", "poolings", b"poolings", "runtime", b"runtime", "vocabulary_hash", b"vocabulary_hash"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -57,6 +57,15 @@ def varlen(qkv: Tensor, rows: Rows) -> Tensor:
     return attended
 
 
+def probabilities(qkv: Tensor, rows: Rows) -> list[Tensor]:
+    """What the kernels compute and do not say: of each instance [heads, length, length]."""
+    found: list[Tensor] = []
+    for span, (count, length) in _equal_lengths(rows.lengths):
+        query, key, _ = qkv[span].view(count, length, *qkv.shape[1:]).permute(2, 0, 3, 1, 4)
+        found += (query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5).softmax(-1)
+    return found
+
+
 class PackedAttention(nn.Module):
     """Self-attention with one linear for query, key and value, and the output's if the old one had it."""
 
@@ -67,9 +76,19 @@ class PackedAttention(nn.Module):
         self.qkv, self.output = _fused(projections), output
         self._heads, self._attend = heads, attend
 
-    def forward(self, hidden_states: Tensor, *_: Any, rows: Rows, **__: Any) -> tuple[Tensor, None]:
-        """[1, tokens, hidden] -> the same, and None in place of attention weights."""
+    def forward(
+        self,
+        hidden_states: Tensor,
+        *_: Any,
+        rows: Rows,
+        weights: list[list[Tensor]] | None = None,
+        **__: Any,
+    ) -> tuple[Tensor, None]:
+        """[1, tokens, hidden] -> the same, and None in place of attention weights: where these are wanted,
+        each layer adds its own to `weights`."""
         qkv = self.qkv(hidden_states)[0].unflatten(-1, (3, self._heads, -1))
+        if weights is not None:
+            weights.append(probabilities(qkv, rows))
         return self.output(self._attend(qkv, rows).flatten(1)[None]), None
 
 

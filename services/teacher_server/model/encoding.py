@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from tokenizers import Encoding, Tokenizer
 
 from teacher_api.errors import InvalidRequestError
-from teacher_api.identity import digest
+from teacher_api.identity import vocabulary_hash
 from teacher_api.messages import Instance
 from teacher_server.model.loading import Checkpoint, ModelError, type_count
 
@@ -67,9 +67,8 @@ class Encoder:
         ]
 
     def vocabulary_hash(self) -> str:
-        """Digest over the vocabulary's (id, token) items in the order of their ids."""
-        items = sorted((index, token) for token, index in self._backend.get_vocab().items())
-        return digest(part for index, token in items for part in (str(index).encode(), token.encode())).hex()
+        """Which vocabulary it is."""
+        return vocabulary_hash(self._backend.get_vocab())
 
     def _encode(self, texts: list[str | tuple[str, str]]) -> list[Encoding]:
         try:

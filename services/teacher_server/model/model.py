@@ -44,6 +44,7 @@ class Model:
             parameters=parameters,
             dtype=dtype,
             runtime=self._forward.name,
+            attention_heads=self._forward.heads,
         )
 
     @classmethod
@@ -96,11 +97,15 @@ class Model:
 
         Args:
             encoded: at least one instance.
-            wants: of each instance; layers between 0 and `description.layers`.
+            wants: of each instance; layers between 0 and `description.layers`, of attentions from 1.
         """
         order = sorted(range(len(encoded)), key=lambda row: encoded[row].tokens)
         with torch.inference_mode():
-            states = self._forward([encoded[row] for row in order], hidden=any(want.layers for want in wants))
+            states = self._forward(
+                [encoded[row] for row in order],
+                hidden=any(want.layers for want in wants),
+                attentions=any(want.attentions for want in wants),
+            )
             outputs = cut(states, [wants[row] for row in order])
         placed = dict(zip(order, outputs, strict=True))
         return [placed[row] for row in range(len(encoded))]

@@ -22,16 +22,22 @@ def cut(states: States, wants: Sequence[Want]) -> list[Outputs]:
     """
     logits = states.logits.float().numpy(force=True)
     hidden: list[dict[int, Array]] = [{} for _ in wants]
+    attentions: list[dict[int, Array]] = [{} for _ in wants]
     for want, rows in _by_want(wants).items():
         for layer in want.layers:
             reduced = _reduced(states.layers[layer], states.lengths, want)
             for row in rows:
                 hidden[row][layer] = reduced[row]
+        for layer in want.attentions:
+            for row in rows:
+                values = states.attentions[layer - 1][row].to(getattr(torch, want.hidden_dtype))
+                attentions[row][layer] = values.numpy(force=True)
     return [
         Outputs(
             logits=logits[row] if want.logits else None,
             hidden=hidden[row],
             mask=np.ones(states.lengths[row], np.uint8) if want.layers and want.pooling == "none" else None,
+            attentions=attentions[row],
         )
         for row, want in enumerate(wants)
     ]

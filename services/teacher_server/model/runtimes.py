@@ -2,7 +2,8 @@
 padded everywhere else. Both give the same values within float32 rounding.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -27,19 +28,23 @@ class States:
         layers: for each layer (0 = embeddings) [tokens, hidden], the instances one behind another;
             empty if not asked for.
         lengths: tokens of each instance.
+        attentions: for each layer (the first is 0 here) and instance [heads, tokens, tokens]; empty if not
+            asked for.
     """
 
     logits: Tensor
     layers: tuple[Tensor, ...]
     lengths: list[int]
+    attentions: Sequence[Sequence[Tensor]] = ()
 
 
 class Runtime(Protocol):
     """How a forward is run."""
 
     name: Name
+    heads: int  # attention heads of each layer; 0 if it cannot say what they attend to
 
-    def __call__(self, batch: Sequence[Encoded], *, hidden: bool) -> States:
+    def __call__(self, batch: Sequence[Encoded], *, hidden: bool, attentions: bool = False) -> States:
         """One forward over a batch in ascending order of length."""
 
 
@@ -66,8 +71,22 @@ class Padded:
     def __init__(self, network: PreTrainedModel) -> None:
         self._network, self._typed = network, type_count(network) > 1
         self._pad = network.config.pad_token_id or 0
+        self._fast = network.config._attn_implementation
+        self.heads = self._heads()
 
-    def __call__(self, batch: Sequence[Encoded], *, hidden: bool) -> States:
+    def _heads(self) -> int:
+        """By trial: architectures differ in what they call attentions, and some have none."""
+        with torch.inference_mode():
+            try:
+                found = self([Encoded([self._pad + 1] * 3)], hidden=False, attentions=True).attentions
+            except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):
+                return 0
+        shapes = {tuple(one.shape) for layer in found for one in layer}
+        heads = getattr(self._network.config, "num_attention_heads", 0)
+        whole = len(found) == self._network.config.num_hidden_layers and shapes == {(heads, 3, 3)}
+        return heads if whole else 0
+
+    def __call__(self, batch: Sequence[Encoded], *, hidden: bool, attentions: bool = False) -> States:
         device, lengths = self._network.device, [encoded.tokens for encoded in batch]
         longest = max(lengths)
         real = torch.arange(longest) < torch.tensor(lengths)[:, None]
@@ -78,10 +97,24 @@ class Padded:
             types = torch.zeros_like(ids)
             types[real] = _type_ids(batch)
             inputs["token_type_ids"] = types.to(device)
-        outputs = self._network(**inputs, output_hidden_states=hidden)
+        with self._attending(attentions):
+            outputs = self._network(**inputs, output_hidden_states=hidden, output_attentions=attentions)
         rows = real.to(device)
         layers = tuple(states[rows] for states in outputs.hidden_states) if hidden else ()
-        return States(outputs.logits, layers, lengths)
+        weights = [_cut_to(lengths, layer) for layer in outputs.attentions] if attentions else ()
+        return States(outputs.logits, layers, lengths, weights)
+
+    @contextmanager
+    def _attending(self, attentions: bool) -> Iterator[None]:
+        """The fast kernels do not say what attends to what."""
+        if not attentions or self._fast == "eager":
+            yield
+            return
+        self._network.set_attn_implementation("eager")
+        try:
+            yield
+        finally:
+            self._network.set_attn_implementation(self._fast)
 
 
 # Where each architecture keeps its layers. Those listed compute position and type embeddings from the
@@ -102,6 +135,7 @@ class Packed:
     def __init__(self, network: PreTrainedModel, encoder: str) -> None:
         self._network, self._typed = network, type_count(network) > 1
         self._offset, self._pad = position_offset(network), network.config.pad_token_id
+        self.heads = network.config.num_attention_heads
         flash = network.device.type == "cuda"
         self.name: Name = "varlen" if flash else "packed"
         pack_attention(network.base_model, varlen if flash else grouped)
@@ -109,7 +143,7 @@ class Packed:
         network.config.tie_last_hidden_states = False
         network.base_model.get_submodule(encoder).register_forward_hook(_first_tokens, with_kwargs=True)
 
-    def __call__(self, batch: Sequence[Encoded], *, hidden: bool) -> States:
+    def __call__(self, batch: Sequence[Encoded], *, hidden: bool, attentions: bool = False) -> States:
         device, lengths = self._network.device, [encoded.tokens for encoded in batch]
         ids = torch.tensor([[index for encoded in batch for index in encoded.ids]])
         inputs = {"input_ids": ids, "position_ids": self._positions(ids, lengths)}
@@ -117,9 +151,10 @@ class Packed:
             inputs["token_type_ids"] = _type_ids(batch)[None]
         on_device = {name: tensor.to(device) for name, tensor in inputs.items()}
         rows = Rows.of(lengths, device)
-        outputs = self._network(**on_device, rows=rows, output_hidden_states=hidden)
+        weights: list[list[Tensor]] | None = [] if attentions else None
+        outputs = self._network(**on_device, rows=rows, weights=weights, output_hidden_states=hidden)
         layers = tuple(states[0] for states in outputs.hidden_states) if hidden else ()
-        return States(outputs.logits, layers, lengths)
+        return States(outputs.logits, layers, lengths, weights or ())
 
     def _positions(self, ids: Tensor, lengths: list[int]) -> Tensor:
         """Position ids [1, tokens] that start anew with each instance."""
@@ -129,6 +164,11 @@ class Packed:
         real = (ids[0] != self._pad).long()
         counted = [part.cumsum(0) * part for part in real.split(lengths)]
         return (torch.cat(counted) + self._offset - 1)[None]
+
+
+def _cut_to(lengths: Sequence[int], attentions: Tensor) -> list[Tensor]:
+    """Of [instances, heads, longest, longest] each instance's own tokens."""
+    return [one[:, :length, :length] for one, length in zip(attentions, lengths, strict=True)]
 
 
 def _first_tokens(

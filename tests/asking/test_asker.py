@@ -3,8 +3,9 @@
 import asyncio
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from teacher_api.errors import (
     NotReadyError,
     TeacherError,
 )
-from teacher_api.messages import Answer, Outputs, Want
+from teacher_api.messages import Answer, Instance, Outputs, Want
 
 
 @pytest.fixture
@@ -67,6 +68,47 @@ async def test_a_question_is_asked_once_and_kept(database: sqlite3.Connection, l
         (1, 20, "charged"),
     ]
     assert open_reservations(database) == 0
+
+
+class Deep(FakeTeacher):
+    """Gives hidden states of the wanted layers beside the logits."""
+
+    async def ask(self, instances: Sequence[Instance], want: Want) -> list[Answer]:
+        answers = await super().ask(instances, want)
+        states = {layer: np.full(8, layer, np.float32) for layer in want.layers}
+        return [Answer(Outputs(one.outputs.logits, states), one.cached, one.charged) for one in answers]
+
+
+async def test_an_answer_that_has_more_than_is_wanted_is_enough(
+    database: sqlite3.Connection, log: Path
+) -> None:
+    """And one that has less is not: what is missing is asked for."""
+    teacher, texts = Deep(log), instances("one", "two")
+    deep = Want(layers=(1, 2), pooling="mean")
+    await asker_on(database, teacher, want=deep).ask(0, [1, 2], texts)
+    plain = asker_on(database, teacher, "second")
+    assert right(plain.kept(texts[:1]), ["one"])
+    found = await plain.ask(0, [1, 2, 3], [*texts, Instance("three")])
+    assert right(found, ["one", "two", "three"])
+    assert [answer.outputs.hidden for answer in found] == [{}, {}, {}]
+    half = Want(logits=False, layers=(2,), pooling="mean", hidden_dtype="float16")
+    (some,) = await asker_on(database, teacher, "third", want=half).ask(0, [1], texts[:1])
+    assert some.outputs.logits is None
+    assert some.outputs.hidden[2].tolist() == [2] * 8
+    assert some.outputs.hidden[2].dtype == np.float16
+    assert teacher.asked == [["one", "two"], ["three"]]
+    assert [outcome for *_, outcome in outcomes(database, "second")] == ["kept", "kept", "charged"]
+    for more in (Want(layers=(1, 2), pooling="cls"), deep, Want(layers=(1, 2, 0), pooling="mean")):
+        await asker_on(database, teacher, f"{more}", want=more).ask(0, [1], [Instance("three")])
+    assert teacher.asked[2:] == [["three"]] * 3
+
+
+async def test_another_teachers_answers_are_none(database: sqlite3.Connection, log: Path) -> None:
+    teacher = Deep(log)
+    await asker_on(database, teacher, want=Want(layers=(1,))).ask(0, [1], instances("one"))
+    other = Deep(log)
+    other.description = replace(teacher.description, fingerprint="e" * 64)
+    assert asker_on(database, other).kept(instances("one")) == [None]
 
 
 async def test_another_run_asks_nothing(database: sqlite3.Connection, log: Path) -> None:

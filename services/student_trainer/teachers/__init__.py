@@ -23,6 +23,10 @@ class TeacherUrlError(UserError):
     """A teacher's URL is malformed, or names something that cannot be opened."""
 
 
+class WantError(UserError):
+    """The teacher never gives what is wanted; the text names both and the remedy."""
+
+
 class Teacher(Protocol):
     """Answers questions about instances. Every method raises TeacherError when it cannot."""
 
@@ -44,6 +48,18 @@ class Teacher(Protocol):
 
     async def close(self) -> None:
         """Gives connections, threads and memory back."""
+
+    def refuse_beyond(self, want: Want, description: Description) -> None:
+        """Raises WantError for outputs that this teacher never gives. Asks nothing."""
+        if want.layers and want.pooling not in description.poolings:
+            raise WantError(
+                f"pooling: {description.name} gives {', '.join(description.poolings) or 'no hidden states'}, "
+                f"not {want.pooling}; choose what it gives, or another teacher"
+            )
+        if want.attentions and not description.attention_heads:
+            raise WantError(
+                f"attentions: {description.name} gives none; leave them out, or choose another teacher"
+            )
 
 
 def _named(variable: str) -> Path | None:

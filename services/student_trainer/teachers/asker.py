@@ -7,7 +7,7 @@ their ledger rows and the end of their reservations are one transaction.
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -16,7 +16,7 @@ import numpy as np
 from student_trainer.costs.budget import Budget, Grant
 from student_trainer.costs.database import transaction
 from student_trainer.costs.ledger import Entry, Ledger, Outcome, Question
-from student_trainer.teachers.store import Store
+from student_trainer.teachers.store import Kept, Store
 from teacher_api.errors import (
     BudgetSpentError,
     CancelledError,
@@ -27,7 +27,6 @@ from teacher_api.errors import (
     TeacherError,
     UnauthenticatedError,
 )
-from teacher_api.identity import ContentKeys
 from teacher_api.messages import Answer, Description, Instance, Outputs, Want
 
 # Errors after which it is certain that nothing was charged; after any other the reservation stands.
@@ -83,8 +82,7 @@ class Asker:
     ) -> None:
         self._client, self._want = client, want
         self._store, self._ledger, self._budget, self._now = store, ledger, budget, now
-        teacher = client.description
-        self._keys = ContentKeys(teacher.fingerprint, teacher.max_length, want)
+        self._kept = Kept(store, client.description, want)
         self._pending: dict[bytes, asyncio.Future[Answer | None]] = {}
         self._rounds: set[asyncio.Future[None]] = set()
 
@@ -104,7 +102,7 @@ class Asker:
         Raises:
             TeacherError: a question failed; the answers to all others are kept and accounted for.
         """
-        keys = [self._keys.of(instance) for instance in instances]
+        keys = [self._kept.key_of(instance) for instance in instances]
         ask = _Ask.of(step, rows, keys, instances)
         self._look_up(ask)
         open_keys = [key for key in ask.questions if key not in ask.answers]
@@ -115,15 +113,22 @@ class Asker:
 
     def kept(self, instances: Sequence[Instance]) -> list[Answer | None]:
         """What was answered before, in any run; it is no question, so the account does not change."""
-        keys = [self._keys.of(instance) for instance in instances]
-        found = self._store.get_many(dict.fromkeys(keys))
-        return [Answer(found[key], cached=True) if key in found else None for key in keys]
+        keys = [self._kept.key_of(instance) for instance in instances]
+        found = self._kept.get_many(dict(zip(keys, instances, strict=True)))
+        return [Answer(found[key][1], cached=True) if key in found else None for key in keys]
 
     def _look_up(self, ask: _Ask) -> None:
-        """What was answered before, in any run."""
-        kept = self._store.get_many(ask.questions)
-        ask.answers = {key: Answer(outputs, cached=True) for key, outputs in kept.items()}
-        self._write(ask, list(kept), "kept")
+        """What was answered before, in any run; the ledger names the answer, which may be to more."""
+        kept = self._kept.get_many(ask.instances)
+        ask.answers = {key: Answer(outputs, cached=True) for key, (_, outputs) in kept.items()}
+        self._note(
+            ask.step,
+            [
+                Entry(replace(question, key=found), "kept")
+                for key, (found, _) in kept.items()
+                for question in ask.questions[key]
+            ],
+        )
 
     async def _share(self, ask: _Ask, shared: Mapping[bytes, asyncio.Future[Answer | None]]) -> None:
         """What another step is asking just now.
@@ -204,9 +209,12 @@ class Asker:
         """What cost nothing."""
         outcomes = {key: _outcome(ask.answers[key], good) for key in keys}
         entries = [Entry(question, outcomes[key]) for key in keys for question in ask.questions[key]]
+        self._note(ask.step, entries)
+
+    def _note(self, step: int, entries: Sequence[Entry]) -> None:
         if entries:
             with transaction(self._ledger.database):
-                self._ledger.write(ask.step, entries, self._now())
+                self._ledger.write(step, entries, self._now())
 
 
 def _outcome(answer: Answer | None, good: Outcome) -> Outcome:
@@ -235,7 +243,7 @@ def _fault(outputs: Outputs, want: Want, classes: int) -> TeacherError | None:
         return InternalError(
             "the answer's logits are not one a label", field="logits", value=width, limit=classes
         )
-    if not all(np.isfinite(array).all() for array in (*logits, *outputs.hidden.values())):
+    if not all(np.isfinite(array).all() for array in outputs.arrays):
         return InternalError("the answer holds numbers that are not finite", field="outputs")
     return None
 

@@ -81,6 +81,10 @@ class Client:
         parts = await asyncio.gather(*(self._ask(part, want, operation) for part in split))
         return [answer for part in parts for answer in part]
 
+    def refuse_beyond(self, want: Want) -> None:
+        """Raises WantError for outputs that this teacher never gives. Asks nothing."""
+        self._teacher.refuse_beyond(want, self.description)
+
     async def usage(self) -> Usage:
         """What this caller has asked and been charged, by the teacher's own count."""
         return await self._teacher.usage()

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-from student_trainer.teachers import Options, TeacherUrlError
+from student_trainer.teachers import Options, Teacher, TeacherUrlError
 from teacher_api.errors import InternalError, TeacherError
 from teacher_api.messages import Answer, Description, Instance, Outputs, Usage, Want
 from teacher_server.admission import Question, check
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 CPU_TOKENS, ACCELERATOR_TOKENS = 1024, 16_384
 
 
-class InProcessTeacher:
+class InProcessTeacher(Teacher):
     """The checkpoint in a folder (or of that hub name), run in a thread of its own."""
 
     def __init__(self, source: str, options: Options) -> None:

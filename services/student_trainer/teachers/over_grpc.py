@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import grpc
 from google.protobuf.message import DecodeError
 
-from student_trainer.teachers import Options, answers_from_response
+from student_trainer.teachers import Options, Teacher, answers_from_response
 from student_trainer.teachers.grpc_streams import Streams
 from student_trainer.teachers.replicas import look_up_all, one_teacher, target_of
 from teacher_api.errors import (
@@ -77,7 +77,7 @@ _CHANNEL: list[tuple[str, str | int]] = [
 ]
 
 
-class GrpcTeacher:
+class GrpcTeacher(Teacher):
     """The teacher whose replicas listen at `places` (host:port each; one may be a name of many addresses)."""
 
     def __init__(self, places: Sequence[str], options: Options, *, secure: bool = False) -> None:

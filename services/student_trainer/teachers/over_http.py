@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from student_trainer.teachers import Options, answers_from_response
+from student_trainer.teachers import Options, Teacher, answers_from_response
 from teacher_api.errors import (
     DeadlineExceededError,
     InternalError,
@@ -27,7 +27,7 @@ CONNECT_TIMEOUT_S = 5.0
 _MALFORMED = (AttributeError, KeyError, TypeError, ValueError)  # what a foreign JSON value can raise
 
 
-class HttpTeacher:
+class HttpTeacher(Teacher):
     """The teacher at `url` (http://host:port or https://host:port)."""
 
     def __init__(self, url: str, options: Options) -> None:
@@ -78,12 +78,14 @@ class HttpTeacher:
 
 
 def _question(instances: Sequence[Instance], want: Want, fingerprint: str) -> Json:
-    wanted = {
+    wanted: Json = {
         "logits": want.logits,
         "layers": want.layers,
         "pooling": want.pooling,
         "hidden_dtype": want.hidden_dtype,
     }
+    if want.attentions:  # a server of an older contract refuses a name that it does not know
+        wanted["attentions"] = want.attentions
     asked = [_instance(instance) for instance in instances]
     return {"instances": asked, "want": wanted, "fingerprint": fingerprint, "encoding": "base64"}
 
@@ -129,11 +131,12 @@ def _answer(body: Json) -> pb.Answer:
 
 
 def _outputs(body: Json) -> pb.Outputs:
-    hidden = (body.get("hidden") or {}).items()
+    hidden, attentions = ((body.get(name) or {}).items() for name in ("hidden", "attentions"))
     return pb.Outputs(
         logits=_tensor(body.get("logits")),
         hidden=[pb.HiddenState(layer=int(layer), values=_tensor(values)) for layer, values in hidden],
         mask=_tensor(body.get("mask")),
+        attentions=[pb.Attention(layer=int(layer), values=_tensor(values)) for layer, values in attentions],
     )
 
 
@@ -147,7 +150,7 @@ def _tensor(body: Json | None) -> pb.Tensor | None:
 
 def _description(body: Json) -> Description:
     try:
-        known = {name: body[name] for name in Description.__dataclass_fields__}
+        known = {name: body[name] for name in Description.__dataclass_fields__ if name in body}
         tuples = {"labels": tuple(body["labels"]), "poolings": tuple(body["poolings"])}
         return Description(**known | tuples)
     except _MALFORMED as error:

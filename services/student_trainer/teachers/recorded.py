@@ -11,7 +11,8 @@ The file is SQLite without a write-ahead log, so it can be copied alone and lie 
                         want        Want of teacher.proto, in protobuf's JSON: what each answer holds
     answers    key   content key (teacher_api/identity.py) of an instance under that teacher and want
                value its outputs, sealed (teacher_api/sealed.py); what is not intact reads as absent
-    ledger, charged, in_flight   what asking cost (costs/), unless that was kept in another answers file
+    ledger, charged, in_flight, wants   what asking cost (costs/) and what was wanted (teachers/store.py),
+               unless that was kept in another answers file
 
 Every commit leaves a valid recording of what was answered so far.
 
@@ -26,12 +27,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
-import numpy as np
 from google.protobuf.json_format import MessageToJson, Parse, ParseError
 
 from student_trainer.costs.database import BUSY_TIMEOUT_S, transaction
 from student_trainer.errors import UserError
+from student_trainer.teachers import Teacher, WantError
 from student_trainer.teachers.store import SCHEMA, Store
+from student_trainer.teachers.wants import holds, part, shown
 from teacher_api.errors import FingerprintMismatchError, InternalError, InvalidRequestError, TeacherError
 from teacher_api.identity import ContentKeys
 from teacher_api.messages import (
@@ -135,12 +137,12 @@ class Recording:
             )
         if want != self.want:
             raise RecordingError(
-                f"output: {self.path} holds {_shown(self.want)}, not {_shown(want)}; record the same, or "
+                f"output: {self.path} holds {shown(self.want)}, not {shown(want)}; record the same, or "
                 "name another file"
             )
 
 
-class RecordedTeacher:
+class RecordedTeacher(Teacher):
     """Answers what was recorded, at a live teacher's charge: one query for each answer."""
 
     def __init__(self, recording: Recording) -> None:
@@ -162,7 +164,9 @@ class RecordedTeacher:
         self._asked += len(instances)
         self._charged += sum(outputs is not None for outputs in found)
         return [
-            Answer(error=self._unknown(instance)) if outputs is None else _charged(outputs, want)
+            Answer(error=self._unknown(instance))
+            if outputs is None
+            else Answer(part(outputs, want), charged=1)
             for instance, outputs in zip(instances, found, strict=True)
         ]
 
@@ -173,19 +177,26 @@ class RecordedTeacher:
     async def close(self) -> None:
         self._recording.close()
 
+    def refuse_beyond(self, want: Want, description: Description) -> None:
+        if not holds(self._recording.want, want):
+            raise WantError(
+                f"teacher: the recording {self._recording.path} has {shown(self._recording.want)}, not "
+                f"{shown(want)}; record that into another file, or ask a live teacher"
+            )
+
     def _check(self, want: Want, fingerprint: str) -> None:
         ours = self._recording.description.fingerprint
         if fingerprint not in ("", ours):
             raise FingerprintMismatchError(
                 "this recording is of another teacher", field="fingerprint", value=fingerprint, limit=ours
             )
-        if not _within(want, self._recording.want):
+        if not holds(self._recording.want, want):
             raise InvalidRequestError(
                 f"the recording {self._recording.path} has not all that is wanted; record that into "
                 "another file",
                 field="want",
-                value=_shown(want),
-                limit=_shown(self._recording.want),
+                value=shown(want),
+                limit=shown(self._recording.want),
             )
 
     def _unknown(self, instance: Instance) -> TeacherError:
@@ -196,30 +207,6 @@ class RecordedTeacher:
             field="text",
             value=instance.text,
         )
-
-
-def _charged(outputs: Outputs, want: Want) -> Answer:
-    """The wanted part. Halving what was recorded whole is what the teacher itself does on request."""
-    with np.errstate(over="ignore"):
-        hidden = {layer: outputs.hidden[layer].astype(want.hidden_dtype, copy=False) for layer in want.layers}
-    return Answer(Outputs(outputs.logits if want.logits else None, hidden), charged=1)
-
-
-def _within(want: Want, recorded: Want) -> bool:
-    if want.logits > recorded.logits or not set(want.layers) <= set(recorded.layers):
-        return False
-    return not want.layers or (
-        want.pooling == recorded.pooling and want.hidden_dtype in ("float16", recorded.hidden_dtype)
-    )
-
-
-def _shown(want: Want) -> str:
-    """A want in an error's text."""
-    parts = ["logits"] if want.logits else []
-    if want.layers:
-        layers = ", ".join(map(str, want.layers))
-        parts.append(f"layers {layers} (pooling {want.pooling}, {want.hidden_dtype})")
-    return " and ".join(parts)
 
 
 def _connect(path: Path, mode: str) -> sqlite3.Connection:

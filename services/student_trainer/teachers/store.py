@@ -2,12 +2,18 @@
 
 import sqlite3
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 
-from student_trainer.costs.database import create
-from teacher_api.messages import Outputs
+from student_trainer.costs.database import create, transaction
+from student_trainer.teachers.wants import holds, part
+from teacher_api.identity import ContentKeys
+from teacher_api.messages import Description, Instance, Outputs, Want, want_from_proto, want_to_proto
 from teacher_api.sealed import seal, unseal
+from teacher_api.v1 import teacher_pb2 as pb
 
 SCHEMA = "CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID"
+_WANTS = """CREATE TABLE IF NOT EXISTS wants (teacher TEXT, want BLOB, PRIMARY KEY (teacher, want))
+    WITHOUT ROWID"""
 _KEYS_A_QUERY = 500  # well below SQLite's limit on variables, in any build
 
 
@@ -20,7 +26,7 @@ class Store:
     """
 
     def __init__(self, database: sqlite3.Connection, *, made: bool = False) -> None:
-        self._database = database
+        self.database = database
         if not made:
             create(database, SCHEMA)
 
@@ -31,7 +37,7 @@ class Store:
         for start in range(0, len(wanted), _KEYS_A_QUERY):
             part = wanted[start : start + _KEYS_A_QUERY]
             marks = ",".join("?" * len(part))
-            for key, value in self._database.execute(
+            for key, value in self.database.execute(
                 f"SELECT key, value FROM answers WHERE key IN ({marks})", part
             ):
                 outputs = unseal(key, value)
@@ -42,4 +48,48 @@ class Store:
     def put_many(self, answers: Mapping[bytes, Outputs]) -> None:
         """Keeps the outputs; the caller holds the transaction."""
         rows = [(key, seal(key, outputs)) for key, outputs in answers.items()]
-        self._database.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?)", rows)
+        self.database.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?)", rows)
+
+
+class Kept:
+    """One teacher's kept answers that have what is wanted: they were asked for just that, or for more.
+
+    An answer that has less is no help: its question is asked again, whole.
+    """
+
+    def __init__(self, store: Store, teacher: Description, want: Want) -> None:
+        self._store, self._teacher, self._want = store, teacher, want
+        self.key_of = self._keys(want).of
+        _remember(store.database, teacher.fingerprint, want)
+
+    @cached_property
+    def _wider(self) -> list[ContentKeys]:
+        """Looked for at the first question: by then all of a run's own wants are known."""
+        wants = _wants_of(self._store.database, self._teacher.fingerprint)
+        return [self._keys(other) for other in wants if other != self._want and holds(other, self._want)]
+
+    def _keys(self, want: Want) -> ContentKeys:
+        return ContentKeys(self._teacher.fingerprint, self._teacher.max_length, want)
+
+    def get_many(self, instances: Mapping[bytes, Instance]) -> dict[bytes, tuple[bytes, Outputs]]:
+        """Of those questions, by their keys, that were answered before: the key of what answers them, and
+        the wanted part of that."""
+        found = {key: (key, outputs) for key, outputs in self._store.get_many(instances).items()}
+        for wider in self._wider:
+            missing = {wider.of(one): key for key, one in instances.items() if key not in found}
+            more = self._store.get_many(missing)
+            found |= {missing[key]: (key, part(outputs, self._want)) for key, outputs in more.items()}
+        return found
+
+
+def _remember(database: sqlite3.Connection, teacher: str, want: Want) -> None:
+    create(database, _WANTS)
+    written = want_to_proto(want).SerializeToString(deterministic=True)
+    with transaction(database):
+        database.execute("INSERT OR IGNORE INTO wants VALUES (?, ?)", (teacher, written))
+
+
+def _wants_of(database: sqlite3.Connection, teacher: str) -> list[Want]:
+    """All that was ever wanted of a teacher."""
+    rows = database.execute("SELECT want FROM wants WHERE teacher = ? ORDER BY want", (teacher,)).fetchall()
+    return [want_from_proto(pb.Want.FromString(row)) for (row,) in rows]

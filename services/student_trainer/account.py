@@ -1,7 +1,8 @@
 """What a run cost: its questions by sieve, its bill in four ways, its FLOPs by formula."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -9,9 +10,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from student_trainer.config import DistillSettings
 from student_trainer.costs import flops
 from student_trainer.costs.database import open_database
-from student_trainer.costs.summary import Sieves, sieves
+from student_trainer.costs.summary import LAST, Sieves, sieves
 from student_trainer.data import Rows
-from student_trainer.result import Money, Questions
+from student_trainer.result import Money, Questions, Stage
+from student_trainer.schedule import Schedule
 from teacher_api.messages import Description, Instance
 from teacher_api.prices import UNPRICED, Tariff
 
@@ -20,15 +22,54 @@ Bill = Sequence[float]  # units: full, full with a cache, selected, selected wit
 SAMPLE = 2000  # rows whose tokens are counted
 
 
-def questions(answers: Path, run: str, seen: int) -> tuple[Questions, Sieves]:
-    """The run's sieves, out of the ledger; all zero where nothing was ever asked."""
+def questions(
+    answers: Path, run: str, seen: int, first: int = 0, end: int = LAST
+) -> tuple[Questions, Sieves]:
+    """The run's sieves, between two steps, out of the ledger; all zero where nothing was ever asked."""
     if not answers.exists():
         return Questions(seen=seen), Sieves()
     with closing(open_database(answers)) as database:
-        found = sieves(database, run)
+        found = sieves(database, run, first, end)
     counts = found.counts
     asked = sum(counts.values())
     return Questions(seen=seen, asked=asked, distinct=found.distinct, checked=found.checked, **counts), found
+
+
+def stages(
+    settings: DistillSettings,
+    run: str,
+    schedule: Schedule,
+    steps: int,
+    price: Callable[[Sieves], Money],
+) -> dict[str, Stage]:
+    """What each stage of a run with a general one asked and paid; empty for any other.
+
+    The second one's dollars are what it adds to the first's: both are in one calendar month.
+
+    Args:
+        steps: that are done.
+        price: the bill of what was asked.
+    """
+    if not settings.general_epochs:
+        return {}
+    between = schedule.general
+    done = {"general": range(min(steps, between)), "predictions": range(between, steps)}
+    bounds = {"general": (0, between), "predictions": (between, LAST)}
+    made, paid = {}, Money(selected=0.0, selected_cached=0.0)
+    for name, (first, end) in bounds.items():
+        asked, found = questions(settings.answers, run, schedule.seen(done[name]), first, end)
+        so_far = price(questions(settings.answers, run, 0, end=end)[1])
+        units = sum(answered.units for answered in found.answered.values())
+        asked = replace(asked, checked=0)  # before both
+        made[name] = Stage(len(done[name]), asked, units, *_added(paid, so_far))
+        paid = so_far
+    return made
+
+
+def _added(before: Money, after: Money) -> tuple[float | None, float | None]:
+    pairs = [(before.selected, after.selected), (before.selected_cached, after.selected_cached)]
+    plain, cached = (None if new is None or old is None else new - old for old, new in pairs)
+    return plain, cached
 
 
 def money(
@@ -83,6 +124,8 @@ def compute(
         "two_pass": cost.two_pass(r),
         "random": cost.random(r),
     }
+    if settings.general_epochs:
+        columns["general"] = cost.random(settings.general_ratio)
     if settings.pool:
         columns["in_rounds"] = cost.in_rounds(r, _scored(settings, len(train)))
     return scheme(settings, labelled=train.labels is not None), columns

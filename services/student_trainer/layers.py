@@ -19,9 +19,10 @@ def pairs(layer_map: str | Sequence[str], teacher_layers: int, student_layers: i
 
     Args:
         layer_map: `skip`, every (T/S)-th layer of the teacher, half rounded up (12 and 6: 2, 4, 6, 8, 10
-            with 1 to 5); `last`, its last ones but the very last (7 to 11); or "teacher:student" pairs,
-            "2:1,4:2" or a list of them. `skip` and `last` leave out the student's last layer, as BERT-PKD
-            does: it learns from the teacher's predictions already.
+            with 1 to 5); `last`, its last ones but the very last (7 to 11); `uniform`, as `skip`, and the
+            embeddings and the last layer as well (TinyBERT); or "teacher:student" pairs, "2:1,4:2" or a
+            list of them. `skip` and `last` leave out the student's last layer, as BERT-PKD does: it learns
+            from the teacher's predictions already.
         teacher_layers: T.
         student_layers: S.
 
@@ -29,9 +30,9 @@ def pairs(layer_map: str | Sequence[str], teacher_layers: int, student_layers: i
         UserError: a layer that is not there, a student's layer named twice, something else than pairs, or
             a scheme that does not fit T and S.
     """
-    if layer_map not in ("skip", "last"):
+    if layer_map not in ("skip", "last", "uniform"):
         return _explicit(layer_map, teacher_layers, student_layers)
-    if student_layers < 2:
+    if student_layers < 2 and layer_map != "uniform":
         raise UserError(
             f"layer_map: {layer_map!r} leaves out the student's last layer, and it has no other; "
             'name a pair, such as "1:1", or choose supervision none'
@@ -41,7 +42,7 @@ def pairs(layer_map: str | Sequence[str], teacher_layers: int, student_layers: i
             f"layer_map: {layer_map!r} needs a teacher at least as deep as the student, not {teacher_layers} "
             f'layers for {student_layers}; name the pairs, such as "1:1"'
         )
-    matched = range(1, student_layers)
+    matched = range(student_layers + 1) if layer_map == "uniform" else range(1, student_layers)
     if layer_map == "last":
         return [(teacher_layers - student_layers + layer, layer) for layer in matched]
     return [
@@ -55,7 +56,7 @@ def _explicit(
     items = layer_map.split(",") if isinstance(layer_map, str) else layer_map
     found = [_pair(item, teacher_layers, student_layers) for item in items]
     if not found:
-        raise UserError('layer_map: no pair is named; give skip, last, or pairs such as "2:1,4:2"')
+        raise UserError('layer_map: no pair is named; give skip, last, uniform, or pairs such as "2:1,4:2"')
     students = [student for _, student in found]
     for layer in students:
         if students.count(layer) > 1:
@@ -69,7 +70,7 @@ def _pair(item: str, teacher_layers: int, student_layers: int) -> tuple[int, int
     parts = _PAIR.fullmatch(item)
     if not parts:
         raise UserError(
-            f'layer_map: {item!r} is no pair; give skip, last, or teacher:student, as in "2:1,4:2"'
+            f'layer_map: {item!r} is no pair; give skip, last, uniform, or teacher:student, as in "2:1,4:2"'
         )
     teacher, student = int(parts[1]), int(parts[2])
     for owner, layer, layers in (("teacher", teacher, teacher_layers), ("student", student, student_layers)):

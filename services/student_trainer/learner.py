@@ -3,20 +3,23 @@
 import ctypes
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import (
     BatchEncoding,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    get_linear_schedule_with_warmup,
 )
 
+from student_trainer.attentions import telling_attentions
 from student_trainer.config import TrainingSettings
 from student_trainer.data import collate
 from student_trainer.evaluate import pooled, predict, vectors
+from student_trainer.insides import Insides, Insight
 from student_trainer.layers import Projection
 from student_trainer.objective import Predictions
 from student_trainer.padding import skip_padding
@@ -36,6 +39,7 @@ class Learner:
         settings: TrainingSettings,
         total_steps: int,
         projections: Sequence[Projection] = (),
+        general_steps: int = 0,
     ) -> None:
         self.accelerator = Accelerator(mixed_precision=settings.precision, cpu=settings.cpu)
         self.tokenizer, self.settings = tokenizer, settings
@@ -50,8 +54,8 @@ class Learner:
             weight_decay=settings.weight_decay,
             fused=True,  # the plain loop over parameters took a quarter of a step on a CPU
         )
-        warmup = round(settings.warmup * total_steps)
-        schedule = get_linear_schedule_with_warmup(optimizer, warmup, total_steps)  # type: ignore[no-untyped-call]
+        stages = [general_steps, total_steps - general_steps]
+        schedule = LambdaLR(optimizer, lambda step: _rate(step, stages, settings.warmup))
         self.model, self.optimizer, self.schedule = self.accelerator.prepare(model, optimizer, schedule)
         prepared = dict(zip(wide, map(self.accelerator.prepare, wide), strict=True))
         self.projections = [prepared.get(projection, projection) for projection in projections]
@@ -66,6 +70,23 @@ class Learner:
         output = self.model(**batch, output_hidden_states=bool(layers))
         states = {layer: pooled(output.hidden_states[layer], batch, pooling) for layer in layers}
         return Predictions(output.logits, states)
+
+    def insides(self, instances: Sequence[Instance], insight: Insight) -> Insides:
+        """With gradient: whole hidden states and attentions of the matched layers.
+
+        Without dropout, which would be in what transformers gives as attentions.
+        """
+        self.model.eval()
+        batch, wanted = self._collate(instances), bool(insight.attentions)
+        bare = self.accelerator.unwrap_model(self.model)
+        with telling_attentions(bare) if wanted else nullcontext():
+            output = self.model(**batch, output_hidden_states=True, output_attentions=wanted)
+        mask = batch["attention_mask"].bool()
+        states = torch.stack([output.hidden_states[layer] for _, layer in insight.layers], dim=1)
+        weights = [output.attentions[layer - 1] for _, layer in insight.attentions]
+        n, tokens = mask.shape
+        attentions = torch.stack(weights, dim=1) if wanted else states.new_empty(n, 0, 0, tokens, tokens)
+        return Insides(states, attentions, mask)
 
     @torch.inference_mode()
     def scores(self, instances: Sequence[Instance], *, dropout: bool) -> Tensor:
@@ -113,3 +134,14 @@ def _keep_large_blocks() -> None:
     if mallopt:  # not in every C library
         for option in (-3, -1):  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
             mallopt(option, 2**31 - 1)
+
+
+def _rate(step: int, stages: Sequence[int], warmup: float) -> float:
+    """Share of the highest rate: in each stage, of so many steps, a linear rise and then a linear fall."""
+    first, last = stages
+    length = first if step < first else last
+    place = step if step < first else step - first
+    rise = round(warmup * length)
+    if place < rise:
+        return place / max(1, rise)
+    return max(0.0, (length - place) / max(1, length - rise))

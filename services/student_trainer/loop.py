@@ -3,37 +3,21 @@
 A training run without a teacher is the same loop with a teacher that is never there (`NoTeacher`).
 """
 
-import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from time import perf_counter
 
 import torch
 
 from student_trainer.dynamics.selection import generator_for
+from student_trainer.general import in_general, learn_insides
 from student_trainer.memory import Memory
 from student_trainer.objective import Lessons, Predictions, kl_weight, objective
-from student_trainer.questions import Asks, Distillation, Question, batch_by_batch, refused
+from student_trainer.questions import Asks, Distillation, Question, Step, batch_by_batch, refused
 from student_trainer.rounds import in_rounds
 from student_trainer.schedule import Batch, take
 from teacher_api.messages import Answer
 
 NOTHING = Predictions(torch.empty(0, 2), {})  # of no row
-
-
-@dataclass(frozen=True)
-class Step:
-    """What one step did. `asked` and `answered` count instances, not questions; `waited` is in seconds.
-    `kl_weight` is the mean λ_KL of eq. 13 over what was answered; NaN without supervision."""
-
-    number: int
-    seen: int
-    asked: int
-    answered: int
-    loss: float
-    waited: float
-    learning_rate: float
-    kl_weight: float = math.nan
 
 
 Watch = Callable[[Step, int], None]  # told of each step, and how many are planned
@@ -45,11 +29,18 @@ def distil(work: Distillation, start: int = 0) -> Iterator[Step]:
     Where a spent budget stops the run, it ends before the first step that it cannot pay whole: that step
     and all after it are then done on resume, as if the larger budget had been there from the start.
     """
-    for question in in_rounds(work, start) if work.settings.pool else batch_by_batch(work, start):
+    for question in asked(work, start):
         step = learn(work, question)
         if step is None:
             return
         yield step
+
+
+def asked(work: Distillation, start: int) -> Iterator[Question]:
+    """The general stage, if there is one; then the paper's scheme, or rounds."""
+    yield from in_general(work, start)
+    start = max(start, work.schedule.general)
+    yield from in_rounds(work, start) if work.settings.pool else batch_by_batch(work, start)
 
 
 def learn(work: Distillation, question: Question) -> Step | None:
@@ -57,6 +48,8 @@ def learn(work: Distillation, question: Question) -> Step | None:
 
     None, and nothing learnt, if the budget has refused a part of it and is to stop the run.
     """
+    if question.step < work.schedule.general:
+        return learn_insides(work, question)
     learner, settings, matches, memory = work.learner, work.settings, work.matches, work.memory
     batch, positions = learnt(work, question)
     layers = sorted({layer for match in matches for _, layer in match.layers})

@@ -84,6 +84,35 @@ def patient_loss(student: Tensor, teacher: Tensor) -> Tensor:
     return (_direction(student) - _direction(teacher)).square().sum(dim=(-2, -1))
 
 
+def token_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
+    """Squared distance of L matched layers' hidden states, token by token (TinyBERT's general stage).
+
+    Two [n, L, T, h] and a mask [n, T] of the real tokens, at least one -> [n]: the mean over these and h,
+    summed over layers. Padding is not read, and may be NaN.
+    """
+    return _masked_mean(student, teacher, mask[:, None, :, None])
+
+
+def attention_loss(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
+    """Squared distance of L matched layers' attention probabilities, head by head.
+
+    Two [n, L, H, T, T] and a mask [n, T] -> [n]: the mean over heads and pairs of real tokens, summed over
+    layers.
+    """
+    pairs = mask[:, :, None] & mask[:, None, :]
+    return _masked_mean(student, teacher, pairs[:, None, None])
+
+
+def _masked_mean(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
+    """[n, L, …] -> [n]"""
+    if student.shape != teacher.shape:
+        raise ValueError(f"{tuple(student.shape)} of the student and {tuple(teacher.shape)} differ")
+    real = mask.expand_as(student)
+    ours, theirs = (states.float().masked_fill(~real, 0) for states in (student, teacher))
+    squares = (ours - theirs).square().flatten(2).sum(-1)  # [n, L]
+    return (squares / real.flatten(2).sum(-1)).sum(-1)
+
+
 def _direction(vectors: Tensor) -> Tensor:
     vectors = vectors.float()
     square = vectors.square().sum(dim=-1, keepdim=True)

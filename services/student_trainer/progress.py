@@ -7,7 +7,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from student_trainer.loop import Step, Watch
+from student_trainer.loop import Watch
+from student_trainer.questions import Step
 from student_trainer.result import RunResult
 
 
@@ -40,6 +41,12 @@ def conclude(console: Console, output: Path, result: RunResult) -> None:
             f"{questions.cached:,} from its cache, {questions.kept:,} kept, "
             f"{questions.joined:,} joined, {questions.refused:,} refused"
         )
+    lines += [
+        f"{name} stage: {stage.steps:,} steps, {stage.questions.asked:,} questions, "
+        f"{stage.questions.charged:,} charged, {stage.units:,} units"
+        + ("" if stage.usd is None else f", ${stage.usd:,.2f}, with a cache ${stage.usd_cached:,.2f}")
+        for name, stage in result.stages.items()
+    ]
     if usd.full is not None:
         lines.append(
             f"at this tariff: full ${usd.full:,.2f}, with a cache ${usd.full_cached:,.2f}; "

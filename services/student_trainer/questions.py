@@ -1,5 +1,6 @@
 """What is asked in a step, and of whom (§3.2, §3.1)."""
 
+import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from student_trainer.data import Rows
 from student_trainer.dynamics.adoption import adopt
 from student_trainer.dynamics.selection import generator_for, how_many, random_doubt, select
 from student_trainer.dynamics.uncertainty import SCORES, entropy
+from student_trainer.insides import Insight
 from student_trainer.learner import Learner
 from student_trainer.memory import Memory
 from student_trainer.objective import Match
@@ -92,6 +94,21 @@ class Question:
 
 
 @dataclass(frozen=True)
+class Step:
+    """What one step did. `asked` and `answered` count instances, not questions; `waited` is in seconds.
+    `kl_weight` is the mean λ_KL of eq. 13 over what was answered; NaN without supervision."""
+
+    number: int
+    seen: int
+    asked: int
+    answered: int
+    loss: float
+    waited: float
+    learning_rate: float
+    kl_weight: float = math.nan
+
+
+@dataclass(frozen=True)
 class Distillation:
     """What the loop works with.
 
@@ -102,6 +119,7 @@ class Distillation:
         settings: the dynamics and the objective.
         matches: how each teacher's outputs meet the student's, the smallest teacher first.
         memory: what was answered before the step that is next.
+        insight: what the general stage compares; its teacher comes behind those of the matches.
     """
 
     learner: Learner
@@ -110,6 +128,7 @@ class Distillation:
     settings: DistillSettings
     matches: Sequence[Match]
     memory: Memory
+    insight: Insight | None = None
 
     @property
     def schedule(self) -> Schedule:
@@ -126,7 +145,7 @@ def batch_by_batch(work: Distillation, start: int) -> Iterator[Question]:
 
     def ask(step: int) -> Question:
         batch = take(work.rows, schedule.rows_of(step))
-        strategy = strategy_of(settings, step / schedule.total)
+        strategy = strategy_of(settings, (step - schedule.general) / schedule.steps)
         candidates = torch.arange(len(batch))
         if settings.replay:
             candidates = candidates[~work.memory.known(batch.rows)]

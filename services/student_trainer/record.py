@@ -73,6 +73,7 @@ def record(settings: RecordSettings, watch: Watch) -> Recorded:
 async def _record(settings: RecordSettings, texts: Texts, tariff: Tariff, watch: Watch) -> Recorded:
     async with await Client.connect(settings.teacher) as client:
         want = _want(settings, client.description)
+        client.refuse_beyond(want)
         with (
             closing(Recording.to_extend(settings.output, client.description, want)) as recording,
             _account(settings.answers, recording) as database,
@@ -95,12 +96,18 @@ async def _record(settings: RecordSettings, texts: Texts, tariff: Tariff, watch:
 
 def _want(settings: RecordSettings, teacher: Description) -> Want:
     """Raises ConfigError for what this teacher cannot give."""
-    beyond = [layer for layer in settings.layers if layer > teacher.layers]
-    if beyond:
-        raise ConfigError(f"layers: {beyond} are not there; {teacher.name} has 0 to {teacher.layers}")
-    if settings.layers and settings.pooling not in teacher.poolings:
-        raise ConfigError(f"pooling: {settings.pooling} is none of {teacher.name}'s {teacher.poolings}")
-    return Want(layers=tuple(settings.layers), pooling=settings.pooling, hidden_dtype=settings.hidden_dtype)
+    for name, layers, first in (("layers", settings.layers, 0), ("attentions", settings.attentions, 1)):
+        beyond = [layer for layer in layers if layer > teacher.layers]
+        if beyond:
+            raise ConfigError(
+                f"{name}: {beyond} are not there; {teacher.name} has {first} to {teacher.layers}"
+            )
+    return Want(
+        layers=tuple(settings.layers),
+        pooling=settings.pooling,
+        hidden_dtype=settings.hidden_dtype,
+        attentions=tuple(settings.attentions),
+    )
 
 
 async def _ask_all(asker: Asker, recording: Recording, keep: Keep, texts: Texts, watch: Watch) -> bool:

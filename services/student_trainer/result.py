@@ -50,6 +50,18 @@ class Questions:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """One of a run's stages: steps, questions, units of the answered ones; dollars without a cache and with
+    one, None where no price book was named."""
+
+    steps: int
+    questions: Questions
+    units: int
+    usd: float | None
+    usd_cached: float | None
+
+
+@dataclass(frozen=True)
 class RunResult:
     """One training run.
 
@@ -64,6 +76,7 @@ class RunResult:
         scheme: the formula that this run followed.
         seconds: wall time of the loop in this process, evaluation left out.
         waited: of these, waiting for the teacher.
+        stages: what each asked, by name, of a run with TinyBERT's general stage; empty for any other.
         series: a scalar over the run, by name: its mean in each of some equal parts; None without a value.
     """
 
@@ -80,6 +93,7 @@ class RunResult:
     scheme: str
     seconds: float
     waited: float
+    stages: dict[str, Stage] = field(default_factory=dict)
     series: dict[str, list[float | None]] = field(default_factory=dict)
 
     @property
@@ -91,10 +105,15 @@ class RunResult:
 
     @classmethod
     def from_dict(cls, row: dict[str, Any]) -> Self:
+        stages = {
+            name: Stage(**stage | {"questions": Questions(**stage["questions"])})
+            for name, stage in row.get("stages", {}).items()
+        }
         return cls(
-            **{name: value for name, value in row.items() if name not in ("questions", "usd")},
+            **{name: value for name, value in row.items() if name not in ("questions", "usd", "stages")},
             questions=Questions(**row["questions"]),
             usd=Money(**row["usd"]),
+            stages=stages,
         )
 
 

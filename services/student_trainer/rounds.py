@@ -39,8 +39,8 @@ def in_rounds(work: Distillation, start: int) -> Iterator[Question]:
 
 def starts_of(rounds: int, schedule: Schedule) -> list[int]:
     """The first step of each round: evenly over the first epoch, so that most of a run knows all."""
-    span = min(schedule.steps_an_epoch, schedule.total)
-    return [number * span // rounds for number in range(rounds)]
+    span = min(schedule.steps_an_epoch, schedule.steps)
+    return [schedule.general + number * span // rounds for number in range(rounds)]
 
 
 def choose_round(work: Distillation, number: int, step: int) -> tuple[list[int], Tensor]:

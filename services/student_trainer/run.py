@@ -1,21 +1,24 @@
 """One training run, from its settings to a saved student and its account."""
 
 import json
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 
 from torch.utils.tensorboard import SummaryWriter
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from student_trainer import account, checkpoint, data, student
-from student_trainer.config import DistillSettings, FinetuneSettings
-from student_trainer.data import TaskData
+from student_trainer.config import ConfigError, DistillSettings, FinetuneSettings
+from student_trainer.costs.summary import Sieves
+from student_trainer.data import DataError, TaskData
 from student_trainer.evaluate import evaluate
 from student_trainer.learner import Learner
-from student_trainer.loop import Step, Watch, distil
+from student_trainer.loop import Watch, distil
 from student_trainer.memory import Memory
-from student_trainer.questions import Distillation
-from student_trainer.result import RunResult
+from student_trainer.questions import Distillation, Step
+from student_trainer.result import Money, RunResult
 from student_trainer.run_card import RunCard
 from student_trainer.schedule import Schedule
 from student_trainer.teacher_side import TeacherSide, fingerprints_of, open_teachers, tariffs_of
@@ -45,29 +48,32 @@ def run(settings: DistillSettings, watch: Watch | None = None) -> RunResult:
             anything is spent.
         TeacherError: a question failed for good; all that was answered is kept.
     """
+    refuse_several_processes()
     with RunCard.of(settings) as card:
         return _finished(settings.output) or _run(settings, card, watch)
 
 
 def _run(settings: DistillSettings, card: RunCard, watch: Watch | None) -> RunResult:
     tariffs = tariffs_of(settings)
-    task = data.load(settings)
-    if not settings.use_labels:
-        task = replace(task, train=replace(task.train, labels=None))
-    model, tokenizer = student.load(
-        settings.student, task.label_names, settings.student_layers, settings.seed
-    )
+    task = _task(settings)
+    model, tokenizer = _student(settings, task)
     schedule = Schedule.of(task.train, settings)
-    with open_teachers(settings, task, model.config.num_hidden_layers, card) as teachers:
-        projections = teachers.projections(model.config, settings.seed)
-        learner = Learner(model, tokenizer, settings, schedule.total, projections)
+    anatomy = student.Anatomy.of(model, tokenizer, settings.max_length)
+    with open_teachers(settings, task, anatomy, card) as teachers:
+        projections = teachers.projections(anatomy.width, settings.seed)
+        learner = Learner(model, tokenizer, settings, schedule.total, projections, schedule.general)
         spell = _train(settings, learner, task, teachers, schedule, watch)
     bare = learner.accelerator.unwrap_model(learner.model)
     scores = evaluate(
         bare, tokenizer, task.validation, settings.max_length, EVALUATION_BATCH, learner.accelerator.device
     )
     student.save(bare, tokenizer, settings.output / "model")
-    seen = sum(len(schedule.rows_of(step)) for step in range(spell.next_step))
+
+    def price(found: Sieves) -> Money:
+        epochs = settings.epochs + settings.general_epochs
+        return account.money(tariffs, teachers.descriptions, task.train, epochs, found)
+
+    seen = schedule.seen(range(spell.next_step))
     questions, sieves = account.questions(settings.answers, card.id, seen)
     scheme, flops = account.compute(settings, bare, tokenizer, teachers.descriptions, task.train, sieves)
     result = RunResult(
@@ -79,16 +85,52 @@ def _run(settings: DistillSettings, card: RunCard, watch: Watch | None) -> RunRe
         steps=spell.next_step,
         stopped=spell.next_step < schedule.total,
         questions=questions,
-        usd=account.money(tariffs, teachers.descriptions, task.train, settings.epochs, sieves),
+        usd=price(sieves),
         flops=flops,
         scheme=scheme,
         seconds=spell.seconds,
         waited=spell.waited,
+        stages=account.stages(settings, card.id, schedule, spell.next_step, price),
     )
     result.save(settings.output / "result.json")
     if not result.stopped:
         checkpoint.remove(settings.output)
     return result
+
+
+def refuse_several_processes() -> None:
+    """Raises ConfigError under torchrun or `accelerate launch` with several processes: each would take every
+    batch whole, ask and pay for it, and learn from it alone."""
+    if (number := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
+        raise ConfigError(
+            f"WORLD_SIZE: {number} processes were launched for one run, which trains in one; start it "
+            "without a launcher. Several runs may share an answers file and an account"
+        )
+
+
+def _task(settings: DistillSettings) -> TaskData:
+    """The rows, as far as their labels may be used. Raises DataError, also if there is nothing to learn."""
+    task = data.load(settings)
+    if not settings.use_labels:
+        task = replace(task, train=replace(task.train, labels=None))
+    if task.train.labels is None and not settings.teacher:
+        raise DataError(
+            f"{settings.train_split}: no row has a label ({settings.label_column}), and there is no teacher "
+            "to give one; correct label_column, or set teacher"
+        )
+    if task.train.labels is None and settings.when_spent == "labels-only":
+        raise ConfigError(
+            "when_spent: labels-only needs labels, and no row has one that may be used; choose stop"
+        )
+    return task
+
+
+def _student(settings: DistillSettings, task: TaskData) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    model, tokenizer = student.load(
+        settings.student, task.label_names, settings.student_layers, settings.seed
+    )
+    student.refuse_too_long(model, tokenizer, settings.max_length)
+    return model, tokenizer
 
 
 def _finished(output: Path) -> RunResult | None:
@@ -117,16 +159,29 @@ def _train(
     with SummaryWriter(settings.output / "scalars", purge_step=start) as scalars:
         if found:
             checkpoint.restore(learner.accelerator, found)  # last: it sets the random state of the step
-        work = Distillation(learner, task.train, teachers.asks, settings, teachers.matches, memory)
+        work = Distillation(
+            learner, task.train, teachers.asks, settings, teachers.matches, memory, teachers.insight
+        )
+        due = {number * schedule.total // settings.snapshots for number in range(settings.snapshots)}
+        if start == 0 and due:
+            _keep(learner, settings.output, 0)
         for step in distil(work, start):
             spell.next_step, spell.waited = step.number + 1, spell.waited + step.waited
             _write(scalars, step)
+            if spell.next_step in due:
+                _keep(learner, settings.output, spell.next_step)
             if spell.next_step % settings.checkpoint_steps == 0:
                 checkpoint.save(learner.accelerator, settings.output, spell.next_step)
             if watch:
                 watch(step, schedule.total)
     spell.seconds = perf_counter() - began
     return spell
+
+
+def _keep(learner: Learner, output: Path, step: int) -> None:
+    """The student as it is before a step; written again after a kill, it is the same."""
+    bare = learner.accelerator.unwrap_model(learner.model)
+    student.save(bare, learner.tokenizer, output / "snapshots" / f"{step:08d}")
 
 
 def _write(scalars: SummaryWriter, step: Step) -> None:
@@ -142,8 +197,9 @@ def check(settings: DistillSettings) -> dict[str, str]:
     Raises:
         DataError, StudentError, PriceBookError, TeacherUrlError, TeacherError, HandshakeError.
     """
+    refuse_several_processes()
     tariffs_of(settings)
-    task = data.load(settings)
-    model, _ = student.load(settings.student, task.label_names, settings.student_layers, settings.seed)
-    teachers = fingerprints_of(settings, task.label_names, model.config.num_hidden_layers)
+    task = _task(settings)
+    anatomy = student.Anatomy.of(*_student(settings, task), settings.max_length)
+    teachers = fingerprints_of(settings, task, anatomy)
     return {"teacher": teachers, "rows": task.digest}

@@ -15,7 +15,7 @@ _NAME = "run.json"
 
 # Where things are and what may be raised on the way: everything else makes another run.
 _FREE = {
-    *("data", "output", "resume", "answers", "teacher", "checkpoint_steps", "check_rows"),
+    *("data", "output", "resume", "answers", "teacher", "checkpoint_steps", "check_rows", "snapshots"),
     *("account", "budget_queries", "budget_usd"),
 }
 
@@ -50,7 +50,7 @@ class RunCard:
             return cls(folder, uuid.uuid4().hex, recipe)
         if not settings.resume:
             raise ConfigError(f"output: {folder} holds a run; set resume, or another folder")
-        refuse_changes(found["recipe"], recipe)
+        refuse_changes(_grown(found["recipe"], recipe), recipe)
         return cls(folder, found["id"], recipe)
 
     def __enter__(self) -> Self:
@@ -93,6 +93,12 @@ def refuse_changes(began: dict[str, Any], now: dict[str, Any]) -> None:
     ]
     if changed:
         raise ConfigError("\n".join([*changed, "go on with the same settings, or name another output"]))
+
+
+def _grown(began: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """A recipe with all settings of today: one that is younger than the run had its default."""
+    fields = DistillSettings.model_fields
+    return {name: fields[name].get_default() for name in now if name in fields} | began
 
 
 def _read(folder: Path) -> dict[str, Any] | None:

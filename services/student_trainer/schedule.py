@@ -1,6 +1,7 @@
 """Which rows each step sees, and the rows themselves."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -14,28 +15,52 @@ from teacher_api.messages import Instance
 
 @dataclass(frozen=True)
 class Schedule:
-    """Which rows each step sees: a function of the seed and the step alone, so a run resumes anywhere."""
+    """Which rows each step sees: a function of the seed and the step alone, so a run resumes anywhere.
+
+    The general stage, if there is one, comes first; its steps count with all others.
+    """
 
     rows: int
     batch_size: int
     epochs: float
     seed: int
+    general_epochs: float = 0
 
     @classmethod
     def of(cls, rows: Rows, settings: TrainingSettings) -> "Schedule":
-        return cls(len(rows), settings.batch_size, settings.epochs, settings.seed)
+        general = getattr(settings, "general_epochs", 0)
+        return cls(len(rows), settings.batch_size, settings.epochs, settings.seed, general)
 
     @property
     def steps_an_epoch(self) -> int:
         return -(-self.rows // self.batch_size)
 
     @property
-    def total(self) -> int:
-        """Steps of the whole run, one at the least."""
+    def general(self) -> int:
+        """Steps of the general stage: the number of the first step behind it."""
+        return math.ceil(self.steps_an_epoch * self.general_epochs)
+
+    @property
+    def steps(self) -> int:
+        """Steps behind the general stage, one at the least."""
         return max(1, round(self.steps_an_epoch * self.epochs))
 
+    @property
+    def total(self) -> int:
+        """Steps of the whole run."""
+        return self.general + self.steps
+
+    def seen(self, steps: Iterable[int]) -> int:
+        """Instances that pass through these steps."""
+        return sum(len(self.rows_of(step)) for step in steps)
+
     def rows_of(self, step: int) -> list[int]:
-        epoch, position = divmod(step, self.steps_an_epoch)
+        """Their numbers. Each stage has orders of its own."""
+        if step < self.general:
+            epoch, position = divmod(step, self.steps_an_epoch)
+            epoch = -1 - epoch
+        else:
+            epoch, position = divmod(step - self.general, self.steps_an_epoch)
         start = position * self.batch_size
         return _order(self.rows, self.seed, epoch)[start : start + self.batch_size]
 

@@ -1,5 +1,7 @@
 """The student: a pretrained checkpoint, whole or with some of its layers, under a classification head."""
 
+import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -10,6 +12,7 @@ from transformers import PreTrainedTokenizerBase as Tokenizer
 from transformers.utils import logging
 
 from student_trainer.errors import UserError
+from teacher_api.identity import vocabulary_hash
 
 
 class StudentError(UserError):
@@ -49,6 +52,46 @@ def load(
     if layers is not None:
         keep_layers(model, list(range(layers)) if isinstance(layers, int) else layers)
     return model, tokenizer
+
+
+def refuse_too_long(model: PreTrainedModel, tokenizer: Tokenizer, max_length: int) -> None:
+    """Raises StudentError if inputs of so many tokens are more than the student has positions for."""
+    most = min(tokenizer.model_max_length, _positions(model))
+    if max_length > most:
+        raise StudentError(
+            f"max_length: {max_length} tokens are more than the student's {most} positions; "
+            f"set {most} or less: longer texts are cut"
+        )
+
+
+def _positions(model: PreTrainedModel) -> float:
+    """Of the table of absolute positions, where there is one; RoBERTa's begins behind the padding id."""
+    for name, table in model.named_modules():
+        if name.endswith(".position_embeddings") and isinstance(table, nn.Embedding):
+            return table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
+    return math.inf
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """What a teacher's insides have to fit."""
+
+    layers: int
+    heads: int
+    width: int
+    vocabulary_hash: str
+    max_length: int
+
+    @classmethod
+    def of(cls, model: PreTrainedModel, tokenizer: Tokenizer, max_length: int) -> "Anatomy":
+        config = model.config
+        return cls(
+            config.num_hidden_layers,
+            config.num_attention_heads,
+            config.hidden_size,
+            vocabulary_hash(tokenizer.get_vocab()),
+            max_length,
+        )
 
 
 def keep_layers(model: PreTrainedModel, layers: list[int]) -> None:

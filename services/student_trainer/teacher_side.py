@@ -6,19 +6,20 @@ import sqlite3
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
-
-from transformers import PretrainedConfig
 
 from student_trainer.config import ConfigError, DistillSettings
 from student_trainer.costs.budget import Budget
 from student_trainer.costs.database import open_database
 from student_trainer.costs.ledger import Ledger
-from student_trainer.data import TaskData
+from student_trainer.data import DataError, TaskData, longest
+from student_trainer.insides import Insight
 from student_trainer.layers import Projection, pairs
 from student_trainer.objective import Match
 from student_trainer.questions import Asks, NoTeacher
 from student_trainer.run_card import RunCard
+from student_trainer.student import Anatomy
 from student_trainer.teachers.asker import Asker
 from student_trainer.teachers.asking import Asking
 from student_trainer.teachers.client import Client
@@ -39,13 +40,18 @@ class TeacherSide:
     asks: Asks
     matches: Sequence[Match]
     descriptions: Sequence[Description]
+    insight: Insight | None = None
 
-    def projections(self, student: PretrainedConfig, seed: int) -> list[Projection]:
-        """Of each teacher with matched layers, from the student's width to its own."""
+    def projections(self, width: int, seed: int) -> list[Projection]:
+        """Of each teacher with matched layers, and last of the general stage: to its own width."""
+        matched = [len(match.layers) for match in self.matches]
+        if self.insight:
+            matched.append(len(self.insight.layers))
+        teachers = [*self.descriptions, *self.descriptions[:1]]
         return [
-            Projection(len(match.layers), student.hidden_size, teacher.hidden_size, seed)
-            for match, teacher in zip(self.matches, self.descriptions, strict=False)
-            if match.layers
+            Projection(layers, width, teacher.hidden_size, seed)
+            for layers, teacher in zip(matched, teachers, strict=False)
+            if layers
         ]
 
 
@@ -63,26 +69,28 @@ def tariffs_of(settings: DistillSettings) -> list[Tariff]:
 
 @contextmanager
 def open_teachers(
-    settings: DistillSettings, task: TaskData, student_layers: int, card: RunCard
+    settings: DistillSettings, task: TaskData, student: Anatomy, card: RunCard
 ) -> Iterator[TeacherSide]:
     """Connects, pins the fingerprints and shakes hands; at the end waits for what is under way.
 
     Raises:
         TeacherUrlError, TeacherError: not reached. HandshakeError: another task's teacher.
-        UserError: layers that cannot be matched.
+        UserError: layers that cannot be matched, or tokens in the general stage.
         ConfigError: another teacher than the one that this run began with, or no place to write to.
     """
     if not settings.teacher:
         card.begin("", task.digest)
         yield TeacherSide(NoTeacher(), [Match(range(len(task.label_names)))], [])
         return
-    with Asking(_opened(settings, student_layers, card)) as asking:
-        teachers = asking.descriptions
-        matches = [match(teacher, settings, task.label_names, student_layers) for teacher in teachers]
+    with Asking(_opened(settings, student, card)) as asking:
+        teachers = asking.descriptions[: len(settings.teacher)]
+        matches = [match(teacher, settings, task.label_names, student.layers) for teacher in teachers]
+        for teacher in teachers:
+            _refuse_too_long(task, teacher)
         card.begin(_joined(teachers), task.digest)
         for number, one in enumerate(matches):
             _warn_if_useless(asking, number, task, one.classes, _rows_to_check(settings, task))
-        yield TeacherSide(asking, matches, teachers)
+        yield TeacherSide(asking, matches, teachers, _insight(settings, teachers[0], student))
 
 
 def match(
@@ -95,16 +103,30 @@ def match(
     return Match(classes, pairs(settings.layer_map, teacher.layers, student_layers))
 
 
-def fingerprints_of(settings: DistillSettings, labels: tuple[str, ...], student_layers: int) -> str:
+def _refuse_too_long(task: TaskData, teacher: Description) -> None:
+    """Raises DataError for a text that the teacher would refuse when its turn comes."""
+    for name, rows in (("train", task.train), ("validation", task.validation)):
+        size, place = longest(rows.instances)
+        if size > teacher.max_characters:
+            raise DataError(
+                f"{name}, row {place + 1}: {size:,} characters; {teacher.name} takes "
+                f"{teacher.max_characters:,} at most, and reads {teacher.max_length} tokens of them: shorten "
+                "it, or raise the server's max_characters"
+            )
+
+
+def fingerprints_of(settings: DistillSettings, task: TaskData, student: Anatomy) -> str:
     """Shakes hands without a question; empty where there is no teacher."""
 
     async def describe(url: str) -> Description:
         async with await Client.connect(url) as client:
+            _wants(client, settings, student)
             return client.description
 
     teachers = [asyncio.run(describe(url)) for url in settings.teacher]
     for teacher in teachers:
-        match(teacher, settings, labels, student_layers)
+        match(teacher, settings, task.label_names, student.layers)
+        _refuse_too_long(task, teacher)
     return _joined(teachers)
 
 
@@ -113,24 +135,27 @@ def _joined(teachers: Sequence[Description]) -> str:
 
 
 @asynccontextmanager
-async def _opened(
-    settings: DistillSettings, student_layers: int, card: RunCard
-) -> AsyncIterator[list[Asker]]:
-    """One asker a teacher; they share the file of answers and, by its account, the budget."""
+async def _opened(settings: DistillSettings, student: Anatomy, card: RunCard) -> AsyncIterator[list[Asker]]:
+    """One asker a teacher, then the general stage's; they share the file of answers and, by its account,
+    the budget."""
     async with AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(await Client.connect(url)) for url in settings.teacher]
         database = stack.enter_context(closing(_database(settings.answers)))
-        yield [
-            _asker(client, tariff, settings, student_layers, card, database)
+        askers = [
+            [
+                _asker(client, want, tariff, settings, card, database)
+                for want in _wants(client, settings, student)
+            ]
             for client, tariff in zip(clients, tariffs_of(settings), strict=True)
         ]
+        yield [one for place in zip_longest(*askers) for one in place if one]
 
 
 def _asker(
     client: Client,
+    want: Want,
     tariff: Tariff,
     settings: DistillSettings,
-    student_layers: int,
     card: RunCard,
     database: sqlite3.Connection,
 ) -> Asker:
@@ -143,8 +168,23 @@ def _asker(
         tariff=tariff,
     )
     budget = Budget(ledger, settings.budget_queries, settings.budget_usd)
-    want = _want(settings, teacher.layers, student_layers)
     return Asker(client, want, store=Store(database), ledger=ledger, budget=budget)
+
+
+def _wants(client: Client, settings: DistillSettings, student: Anatomy) -> list[Want]:
+    """Of one teacher, in the usual stage and in the general one. Raises WantError for what it never gives."""
+    teacher = client.description
+    insight = _insight(settings, teacher, student)
+    usual = _want(settings, teacher.layers, student.layers)
+    wants = [usual, insight.want(settings)] if insight else [usual]
+    for want in wants:
+        client.refuse_beyond(want)
+    return wants
+
+
+def _insight(settings: DistillSettings, teacher: Description, student: Anatomy) -> Insight | None:
+    """Raises UserError for a student that cannot be compared."""
+    return Insight.between(teacher, student, settings) if settings.general_epochs else None
 
 
 def _want(settings: DistillSettings, teacher_layers: int, student_layers: int) -> Want:
@@ -168,8 +208,8 @@ def _rows_to_check(settings: DistillSettings, task: TaskData) -> int:
     if settings.budget_queries is not None:
         rows = min(rows, settings.budget_queries // (10 * teachers))
     if settings.budget_usd is not None:
-        longest = max(instance.characters for instance in task.validation.instances)
-        dearest = sum(tariff.worst(tariff.units(longest)) for tariff in tariffs_of(settings))
+        size, _ = longest(task.validation.instances)
+        dearest = sum(tariff.worst(tariff.units(size)) for tariff in tariffs_of(settings))
         rows = min(rows, int(settings.budget_usd / 10 / (dearest or settings.budget_usd)))
     return rows
 

@@ -39,7 +39,7 @@ def test_matched_layers(
         ("13:1", 12, 6, "'13:1' names layer 13 of the teacher; it has 0 to 12"),
         ("2:7", 12, 6, "'2:7' names layer 7 of the student; it has 0 to 6"),
         ("2:1,4:1", 12, 6, "student layer 1 is named twice; match it with one teacher layer"),
-        ("middle", 12, 6, "'middle' is no pair; give skip, last, or teacher:student"),
+        ("middle", 12, 6, "'middle' is no pair; give skip, last, uniform, or teacher:student"),
         ("", 12, 6, "'' is no pair"),
         ("2:1,", 12, 6, "'' is no pair"),
         ("2:-1", 12, 6, "'2:-1' is no pair"),

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from student_trainer.experiments.summary import Grid, Spread
 from student_trainer.experiments.table import duration, markdown, spread, terminal
-from student_trainer.result import Money
+from student_trainer.result import Money, Questions, Stage
 
 GRID = Grid.of(
     [
@@ -47,6 +47,18 @@ def test_the_legend_sets_the_full_pass_beside() -> None:
 
 def test_without_a_price_book_there_are_no_dollars() -> None:
     assert "$" not in markdown(Grid.of([made_up("random", 0.1, 0)]))
+
+
+def test_a_general_stage_has_columns_of_its_own() -> None:
+    """Of the runs that have one; a grid without any has none of them, whatever it costs."""
+    stage = Stage(5, Questions(1000, 900, 800, charged=700), 950, 1.5, 1.25)
+    staged = made_up("entropy", 0.1, 0, stages={"general": stage, "predictions": stage})
+    text = markdown(Grid.of([staged, made_up("none", 0, 0)]))
+    titles = row(text, "strategy")
+    names = ["of the general stage: asked", "charged there", "units there", "$ there"]
+    said = [[row(text, start)[titles.index(name)] for name in names] for start in ("entropy", "no KD")]
+    assert said == [["900", "700", "950", "$1.50"], [""] * 4]
+    assert "general" not in markdown(GRID)
 
 
 def test_a_run_that_its_budget_stopped_is_marked() -> None:

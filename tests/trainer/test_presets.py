@@ -28,11 +28,18 @@ def test_one_teacher_is_not_chosen_among() -> None:
     assert settings("--preset", "paper", "--teacher", "local:a").adoption == "single"
 
 
+def test_two_stages() -> None:
+    chosen = settings("--preset", "tinybert", "--teacher", "local:a", "--general-epochs", "2")
+    assert (chosen.general_epochs, chosen.epochs, chosen.layer_map) == (2, 3, "uniform")
+    with pytest.raises(ConfigError, match="general_epochs: the general stage learns from one teacher, not 2"):
+        settings("--preset", "tinybert", "--adoption", "soft", *TWO)
+
+
 def test_what_is_set_wins() -> None:
     chosen = settings("--preset", "reference", "--rounding", "nearest", "--adoption", "hard", *TWO)
     assert (chosen.rounding, chosen.adoption, chosen.score_dropout) == ("nearest", "hard", True)
 
 
 def test_no_such_preset() -> None:
-    with pytest.raises(ConfigError, match=r"preset: .*'paper' or 'reference'.*'ours'"):
+    with pytest.raises(ConfigError, match=r"preset: .*'paper', 'reference' or 'tinybert'.*'ours'"):
         settings("--preset", "ours")

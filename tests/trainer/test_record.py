@@ -3,6 +3,7 @@
 import signal
 import sqlite3
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -37,6 +38,10 @@ def record(folder: Path, *flags: object, code: int = 0) -> str:
     shown = trainer.log
     (folder / "log").unlink()
     return shown
+
+
+def _listed(layers: Sequence[int]) -> str:
+    return ",".join(map(str, layers))
 
 
 def answered(path: Path) -> int:
@@ -118,21 +123,31 @@ def test_hidden_states_that_were_not_recorded_are_refused_unpaid(
 ) -> None:
     more = ("--supervision", "static", "--layer-map", "1:1")
     trainer = Trainer(tmp_path, *command(*more, teacher=f"recorded:{recording}"))
-    assert trainer.wait() == 1
-    assert f"the recording {recording} has not all that is wanted" in trainer.log
-    assert "limit logits" in trainer.log
-    assert {row[4:8:3] for row in ledger_of(tmp_path)} == {("failed", 0)}
-    assert in_flight(tmp_path / "answers.sqlite") == 0
+    assert trainer.wait() == 2
+    assert f"the recording {recording} has logits, not logits and layers 1 (pooling cls" in trainer.log
+    assert not (tmp_path / "run").exists()
+    with closing(sqlite3.connect(tmp_path / "answers.sqlite")) as database:
+        tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
+    assert not tables & {"ledger", "answers", "in_flight"}  # the account was not even begun
 
 
+@pytest.mark.parametrize(
+    "want",
+    [
+        Want(layers=(1, 3), pooling="mean", hidden_dtype="float16"),
+        Want(layers=(2,), pooling="none", attentions=(3, 1)),
+    ],
+    ids=["pooled", "whole"],
+)
 async def test_hidden_states_are_recorded_as_a_live_teacher_gives_them(
-    server: ServerProcess, tmp_path: Path
+    want: Want, server: ServerProcess, tmp_path: Path
 ) -> None:
     texts = [{"text": row["text"]} for row in rows(40, "without labels")]
     data = write_task(tmp_path / "task", texts[:30], texts[30:])
-    wanted = ("--layers", "1,3", "--pooling", "mean", "--hidden-dtype", "float16")
+    wanted = ["--layers", _listed(want.layers), "--pooling", want.pooling]
+    wanted += ["--hidden-dtype", want.hidden_dtype]
+    wanted += ["--attentions", _listed(want.attentions)] if want.attentions else []
     record(tmp_path, "--data", data, "--teacher", server.url, "--splits", "validation", *wanted)
-    want = Want(layers=(1, 3), pooling="mean", hidden_dtype="float16")
     asked = [Instance(row["text"]) for row in texts[30:]]
     with closing(Recording.open(tmp_path / OUTPUT)) as recording:
         assert (recording.want, len(recording)) == (want, 10)
@@ -141,8 +156,10 @@ async def test_hidden_states_are_recorded_as_a_live_teacher_gives_them(
         live = [answer.outputs for answer in await client.ask(asked, want)]
     for one, other in zip(kept, live, strict=True):
         assert np.array_equal(one.logits, other.logits)
-        assert all(np.array_equal(one.hidden[layer], other.hidden[layer]) for layer in (1, 3))
-        assert one.hidden.keys() == {1, 3}
+        assert tuple(one.hidden) == want.layers
+        assert tuple(one.attentions) == want.attentions
+        pairs = zip(one.arrays, other.arrays, strict=True)
+        assert all(np.array_equal(recorded, answered) for recorded, answered in pairs)
 
 
 @pytest.mark.parametrize("more", [(), ("--answers", "answers.sqlite")], ids=["alone", "shared"])

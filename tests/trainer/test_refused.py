@@ -1,11 +1,15 @@
 """What cannot be used is refused before anything is spent: exit code 2, each mistake on a line of its own."""
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
-from tiny_task import rows, save_bert, save_reordered, write_task
-from trainers import Trainer, train, usage
+from tiny_task import TRAIN, VALIDATION, rows, save_bert, save_reordered, write_task
+from trainers import Trainer, ledger_of, train, usage
+
+from student_trainer.config import ConfigError, DistillSettings, parse
+from student_trainer.run import check, run
 
 
 @pytest.fixture
@@ -47,6 +51,9 @@ def refused(command, server, tmp_path: Path):
         (("--teacher", "grpc://here"), ["'grpc://here'", "a host and a port"]),
         (("--teacher", "local:./nowhere"), ["local:./nowhere", "cannot be loaded"]),
         (("--teacher-labels", "good,bad,ugly"), ["teacher: ", "'ugly'", "'positive'", "teacher_labels"]),
+        (("--max-length", "129"), ["max_length: ", "129 tokens", "student's 128 positions", "set 128"]),
+        (("--temperature", "inf"), ["temperature: ", "finite", "(it is 'inf')"]),
+        (("--epochs", "nan"), ["epochs: ", "(it is 'nan')"]),
         (("--label-names", "negative,neutral,positive,mixed"), ["teacher: ", "3 classes", "4 ["]),
     ],
 )
@@ -166,3 +173,58 @@ def test_two_classes_for_a_teacher_of_three(command, refused, tmp_path: Path) ->
     write_task(tmp_path / "two", two[:40], two[40:])
     (line,) = refused("--data", "two")
     assert line.startswith("teacher: it has 3 classes ['negative', 'neutral', 'positive'], the data 2")
+
+
+def test_labels_that_are_missing_where_they_are_needed(command, refused, task: Path, tmp_path: Path) -> None:
+    """Without a teacher nothing else is there to learn from; without money labels alone would be left."""
+    validation = [json.loads(line) for line in (task / "validation.jsonl").read_text().splitlines()]
+    write_task(tmp_path / "bare", [{"text": row["text"]} for row in rows(40, "bare")], validation)
+    alone = Trainer(tmp_path, "finetune", "--data", "bare", "--student", "x", "--output", "run")
+    assert alone.wait() == 2
+    assert "train: no row has a label (auto), and there is no teacher to give one" in alone.log
+    (tmp_path / "log").unlink()
+    for more in (("--data", "bare"), ("--no-use-labels",)):
+        (line,) = refused(*more, when_spent="labels-only")
+        assert line.startswith("when_spent: labels-only needs labels")
+
+
+def test_a_second_teacher_of_other_classes(command, refused, teacher: Path, tmp_path: Path) -> None:
+    other = save_bert(tmp_path / "other", seed=6, layers=1, labels=("negative", "positive", "mixed"))
+    (line,) = refused(teacher=f"local:{teacher},local:{other}", adoption="soft")
+    assert line.startswith("teacher: its classes ['negative', 'positive', 'mixed'] are not the data's")
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_a_text_that_the_teacher_would_refuse_later(split: str, refused, task: Path, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(task, tmp_path / "data"))
+    with (data / f"{split}.jsonl").open("a") as file:
+        file.write(json.dumps({"text": "é" * 100_001, "label": "neutral"}) + "\n")
+    (line,) = refused("--data", "data")
+    row = {"train": TRAIN, "validation": VALIDATION}[split] + 1
+    assert line.startswith(f"{split}, row {row}: 100,001 characters; ")
+    assert "100,000 at most, and reads 12 tokens" in line
+
+
+def test_empty_texts_are_questions_and_long_ones_are_cut(command, server, task: Path, tmp_path: Path) -> None:
+    """Of both sides: an empty text is the special tokens alone, a long one its first tokens."""
+    data = Path(shutil.copytree(task, tmp_path / "data"))
+    odd = [{"text": "", "label": "neutral"}, {"text": "good " * 15_000, "label": "positive"}] * 8
+    (data / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in odd))
+    result = train(tmp_path, *command(data="data", strategy="all", epochs=2))
+    assert result["questions"]["asked"] == 32
+    assert result["questions"]["distinct"] == result["questions"]["charged"] == 2
+    assert result["questions"]["failed"] == 0
+    assert {row[5] for row in ledger_of(tmp_path) if row[0] >= 0} == {0, 75_000}
+
+
+def test_several_processes_for_one_run(command, server, monkeypatch, tmp_path: Path) -> None:
+    """As torchrun and `accelerate launch` start them: neither of the two asks anything."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    before = usage(server)
+    settings = parse(DistillSettings, [str(word) for word in command()[1:]], "distill")
+    for start in (run, check):
+        with pytest.raises(ConfigError, match="WORLD_SIZE: 2 processes were launched for one run"):
+            start(settings)
+    assert usage(server) == before
+    assert not (tmp_path / "run").exists()

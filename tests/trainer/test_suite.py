@@ -74,11 +74,13 @@ def test_a_suite_is_forecast_killed_and_goes_on(command: list[object], tmp_path:
     assert not list(tmp_path.glob("out/cells/*/*/*/model"))
 
 
-@pytest.mark.parametrize("figure", ["{kind: steps, y: [teacher_entropy, centre_distance]}", "{kind: map}"])
+@pytest.mark.parametrize(
+    "figure", ["{kind: steps, y: [teacher_entropy, centre_distance, distance_then]}", "{kind: map}"]
+)
 def test_what_was_selected_is_looked_at(figure: str, command: list[object], tmp_path: Path) -> None:
     suite = SUITE.replace("{kind: steps, y: [kl_weight]}", figure)
     (tmp_path / "suite.yaml").write_text(suite.replace("{strategy: all, ratio: 1}", "{ratio: 0.25}"))
-    run = Trainer(tmp_path, *command, "--rows", "small", "--seeds", 0)
+    run = Trainer(tmp_path, *command, "--rows", "small", "--seeds", 0, "--snapshots", 2)
     assert run.wait() == 0, run.log
     line = json.loads((tmp_path / "out" / "results.jsonl").read_text())
     series = line["series"]
@@ -87,9 +89,10 @@ def test_what_was_selected_is_looked_at(figure: str, command: list[object], tmp_
         assert sum(series["map_selected"]) == line["questions"]["asked"] == 24  # half an epoch: none twice
         assert set(series["map_class"]) == {0, 1, 2}
     else:
-        assert series.keys() == {"teacher_entropy", "centre_distance"}
+        assert series.keys() == {"teacher_entropy", "centre_distance", "distance_then"}
+        assert series["distance_then"] != series["centre_distance"]
         assert all(0 <= value <= 1.0987 for value in series["teacher_entropy"])
-        assert all(value > 0 for value in series["centre_distance"])
+        assert all(value > 0 for name in ("centre_distance", "distance_then") for value in series[name])
         assert {len(values) for values in series.values()} == {6}
     assert "<svg" in (tmp_path / "out" / "report.html").read_text()
 

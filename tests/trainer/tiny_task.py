@@ -39,7 +39,7 @@ def write_task(folder: Path, train: list[dict[str, str]], validation: list[dict[
 
 
 def save_bert(
-    folder: Path, seed: int, layers: int, labels: tuple[str, ...] = LABELS, hidden: int = 32
+    folder: Path, seed: int, layers: int, labels: tuple[str, ...] = LABELS, hidden: int = 32, heads: int = 2
 ) -> Path:
     """Random weights, this task's words."""
     tokenizer = _tokenizer()
@@ -48,7 +48,7 @@ def save_bert(
         pad_token_id=tokenizer.pad_token_id,
         hidden_size=hidden,
         num_hidden_layers=layers,
-        num_attention_heads=2,
+        num_attention_heads=heads,
         intermediate_size=64,
         max_position_embeddings=128,
         initializer_range=0.1,

@@ -53,9 +53,14 @@ class RecordSettings(DataSettings, Settings):
     layers: list[Annotated[int, Field(ge=0)]] = Field(
         [], description="hidden states to keep beside the logits: 2,4 (0 is the embeddings)"
     )
-    pooling: Literal["cls", "mean"] = Field("cls", description="of hidden states, over an instance's tokens")
+    attentions: list[Annotated[int, Field(ge=1)]] = Field(
+        [], description="attention probabilities to keep as well: 2,4 (1 is the first layer)"
+    )
+    pooling: Literal["cls", "mean", "none"] = Field(
+        "cls", description="of hidden states, over an instance's tokens; none keeps them whole, and large"
+    )
     hidden_dtype: Literal["float32", "float16"] = Field(
-        "float32", description="of hidden states; float16 halves them"
+        "float32", description="of hidden states and attentions; float16 halves them"
     )
     answers: Path | None = Field(
         None, description="kept answers, ledger and budget of the account; default: the recording itself"
@@ -72,8 +77,9 @@ class RecordSettings(DataSettings, Settings):
     def _fits_together(self) -> Self:
         if self.budget_usd is not None and self.price_book is None:
             raise ValueError("budget_usd: dollars need a tariff; set price_book, or use budget_queries")
-        if len(set(self.layers)) < len(self.layers):
-            raise ValueError(f"layers: {self.layers} names one twice; name each once")
+        for name, layers in (("layers", self.layers), ("attentions", self.attentions)):
+            if len(set(layers)) < len(layers):
+                raise ValueError(f"{name}: {layers} names one twice; name each once")
         return self
 
 

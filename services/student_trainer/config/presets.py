@@ -5,7 +5,7 @@ Everything that a preset does not name has the default, which is the paper's rec
 
 from typing import Any, Literal
 
-Preset = Literal["paper", "reference"]
+Preset = Literal["paper", "reference", "tinybert"]
 
 PRESETS: dict[str, dict[str, Any]] = {
     # What the paper's text says.
@@ -27,6 +27,13 @@ PRESETS: dict[str, dict[str, Any]] = {
         "adoption": "soft-batch",  # eq. 6 of the batch's mean
         "layer_map": "skip",
         "pooling": "mean",  # it compares all tokens, padding included; their mean is the nearest
+    },
+    # TinyBERT's two stages, as the paper runs them on augmented data (appendix D).
+    "tinybert": {
+        "general_epochs": 10,
+        "epochs": 3,
+        "layer_map": "uniform",  # the embeddings and the last layer are matched as well
+        "hidden_dtype": "float16",  # whole states and attentions are large
     },
 }
 

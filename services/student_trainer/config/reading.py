@@ -65,6 +65,7 @@ class Settings(BaseSettings):
         cli_implicit_flags=True,
         cli_hide_none_type=True,
         cli_enforce_required=False,
+        allow_inf_nan=False,
     )
 
     @classmethod

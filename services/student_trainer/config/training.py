@@ -40,6 +40,12 @@ class TrainingSettings(DataSettings, Settings):
     precision: Literal["no", "bf16", "fp16"] = Field("no", description="mixed precision of Accelerate")
     cpu: bool = Field(False, description="stay on the CPU where there is a GPU")
     checkpoint_steps: int = Field(100, ge=1, description="steps between two checkpoints")
+    snapshots: int = Field(
+        0,
+        ge=0,
+        description="keep the student of so many evenly spaced steps, the first one included, in the output "
+        "folder: figure 4 looks at what selections were made by",
+    )
     resume: bool = Field(False, description="go on from the output folder's checkpoint, if it has one")
 
 
@@ -51,7 +57,9 @@ class DistillSettings(TrainingSettings):
     """`student-trainer distill`: which questions are asked, of whom, at what price, and what is learnt."""
 
     preset: Preset | None = Field(
-        None, description="paper: as its text says; reference: as its released code does; what is set wins"
+        None,
+        description="paper: as its text says; reference: as its released code does; tinybert: a general "
+        "stage first; what is set wins",
     )
     teacher: Several = Field(
         [],
@@ -125,7 +133,23 @@ class DistillSettings(TrainingSettings):
     patient_weight: float = Field(20.0, ge=0, description="λ*_PT of eq. 13")
     layer_map: str = Field(
         "skip",
-        description="matched layers: skip (every n-th of the teacher), last, or teacher:student, as 2:1,4:2",
+        description="matched layers: skip (every n-th of the teacher), last, uniform (as skip, and from the "
+        "embeddings to the last layer), or teacher:student, as 2:1,4:2",
+    )
+    general_epochs: float = Field(
+        0,
+        ge=0,
+        description="passes of TinyBERT's general stage, before all others: the student learns the teacher's "
+        "whole hidden states and attentions in the matched layers, without labels and predictions",
+    )
+    general_ratio: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="share of a batch that the general stage asks about, at random: there is no doubt yet",
+    )
+    general_attentions: bool = Field(
+        True, description="off: hidden states alone, where the heads differ in number or none are given"
     )
     pooling: Literal["cls", "mean"] = Field("cls", description="of hidden states, over an instance's tokens")
     hidden_dtype: HiddenDType = Field(
@@ -214,6 +238,11 @@ class DistillSettings(TrainingSettings):
                 raise ValueError(
                     f"{name}: {given} are named for {teachers} teachers; name one, or one for each"
                 )
+        if self.general_epochs and teachers != 1:
+            raise ValueError(
+                f"general_epochs: the general stage learns from one teacher, not {teachers}; name one, "
+                "or set 0"
+            )
         if not teachers and self.supervision != "none":
             raise ValueError(f"supervision: {self.supervision} needs a teacher's hidden states; set teacher")
         return self

@@ -5,14 +5,16 @@ from dataclasses import dataclass, field
 
 # A place (step, teacher, row) counts once, by the last that became of it: a refusal or a failure that
 # was made good on resume is history. Steps below zero are the handshake's.
-_PLACES = """SELECT step, row, teacher, key, outcome, units, queries, MAX(rowid) FROM ledger
-    WHERE run = ? AND step >= 0 GROUP BY step, teacher, row"""
+_STEPS = "run = :run AND step >= :first AND step < :end"
+_PLACES = f"""SELECT step, row, teacher, key, outcome, units, queries, MAX(rowid) FROM ledger
+    WHERE {_STEPS} GROUP BY step, teacher, row"""
 _COUNTS = f"SELECT outcome, COUNT(*) FROM ({_PLACES}) GROUP BY outcome"
 _INSTANCES = f"SELECT COUNT(*) FROM (SELECT DISTINCT step, row FROM ({_PLACES}))"
 _ANSWERED = f"""SELECT teacher, MAX(units) AS units, COUNT(*) AS times FROM ({_PLACES})
     WHERE outcome NOT IN ('refused', 'failed') GROUP BY teacher, key"""
 _SUMS = f"""SELECT teacher, SUM(times), COUNT(*), SUM(units * times), SUM(units)
     FROM ({_ANSWERED}) GROUP BY teacher"""
+LAST = 2**62  # beyond any step
 _CHECKED = "SELECT COALESCE(SUM(queries), 0) FROM ledger WHERE run = ? AND step < 0"
 
 
@@ -58,10 +60,11 @@ class Sieves:
         return sum(answered.distinct for answered in self.answered.values())
 
 
-def sieves(database: sqlite3.Connection, run: str) -> Sieves:
-    """Raises sqlite3.Error if the file has no ledger."""
-    counts = dict(database.execute(_COUNTS, (run,)).fetchall())
-    (instances,) = database.execute(_INSTANCES, (run,)).fetchone()
-    answered = {teacher: Answered(*sums) for teacher, *sums in database.execute(_SUMS, (run,))}
+def sieves(database: sqlite3.Connection, run: str, first: int = 0, end: int = LAST) -> Sieves:
+    """Of the steps from `first` to before `end`. Raises sqlite3.Error if the file has no ledger."""
+    asked = {"run": run, "first": first, "end": end}
+    counts = dict(database.execute(_COUNTS, asked).fetchall())
+    (instances,) = database.execute(_INSTANCES, asked).fetchone()
+    answered = {teacher: Answered(*sums) for teacher, *sums in database.execute(_SUMS, asked)}
     (checked,) = database.execute(_CHECKED, (run,)).fetchone()
     return Sieves(counts, instances, answered, checked)

@@ -7,6 +7,16 @@ The texts are not normalised: what differs in one code point is another question
 
 from student_trainer.data.batches import collate, order
 from student_trainer.data.settings import DataError, DataSettings
-from student_trainer.data.task import Rows, TaskData, load, load_texts
+from student_trainer.data.task import Rows, TaskData, load, load_texts, longest
 
-__all__ = ["DataError", "DataSettings", "Rows", "TaskData", "collate", "load", "load_texts", "order"]
+__all__ = [
+    "DataError",
+    "DataSettings",
+    "Rows",
+    "TaskData",
+    "collate",
+    "load",
+    "load_texts",
+    "longest",
+    "order",
+]

@@ -41,6 +41,22 @@ class Instances(Sequence[Instance]):
         row = self._table[self._places[index]]
         return Instance(row["text"], row["text_pair"])
 
+    @property
+    def characters(self) -> list[int]:
+        """Of each instance, as `Instance.characters` has it: counted in Arrow, millions in a second."""
+        text, pair = (pa.compute.utf8_length(self._table.data.column(name)) for name in ("text", "text_pair"))
+        return pa.compute.add(text, pair.fill_null(0)).take(pa.array(self._places)).to_pylist()  # type: ignore[no-any-return]
+
+
+def longest(instances: Sequence[Instance]) -> tuple[int, int]:
+    """Characters of the longest instance, and its place: the first of several."""
+    if isinstance(instances, Instances):
+        sizes = instances.characters
+    else:
+        sizes = [instance.characters for instance in instances]
+    place = max(range(len(sizes)), key=sizes.__getitem__)
+    return sizes[place], place
+
 
 @dataclass(frozen=True)
 class Rows:

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from student_trainer.experiments.results import Results
 from student_trainer.experiments.sweep import Cell
 from student_trainer.experiments.table import duration
-from student_trainer.loop import Step
+from student_trainer.questions import Step
 from student_trainer.result import RunResult
 
 

@@ -8,13 +8,14 @@ from typing import Any, Protocol
 
 from student_trainer.config import DistillSettings, TrainingSettings
 from student_trainer.experiments.results import Results
-from student_trainer.loop import Step, Watch
+from student_trainer.loop import Watch
+from student_trainer.questions import Step
 from student_trainer.result import RunResult
 
 Run = Callable[[DistillSettings, Watch], RunResult]
 
 # Of a recipe: where things are, and what may be raised on the way. A teacher may move, data too.
-PLACES = {"data", "output", "answers", "teacher", "resume", "checkpoint_steps", "check_rows"}
+PLACES = {"data", "output", "answers", "teacher", "resume", "checkpoint_steps", "check_rows", "snapshots"}
 
 
 @dataclass(frozen=True)
@@ -65,5 +66,5 @@ def sweep(
 
 
 def _drop_weights(folder: Path) -> None:
-    for weights in (folder / "model", *folder.glob("checkpoint-*")):
+    for weights in (folder / "model", folder / "snapshots", *folder.glob("checkpoint-*")):
         shutil.rmtree(weights, ignore_errors=True)

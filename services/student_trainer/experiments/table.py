@@ -7,7 +7,7 @@ from typing import Any, Literal
 from rich.table import Table
 
 from student_trainer.experiments.summary import FULL_PASS, NAMES, Grid, Runs, Spread, bills
-from student_trainer.result import RunResult
+from student_trainer.result import RunResult, Stage
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,10 @@ ASKED = [
     Column("asked", lambda line, _: _count(line, lambda run: run.questions.asked), narrow=False),
     Column("distinct", lambda line, _: _count(line, lambda run: run.questions.distinct)),
     Column("charged", lambda line, _: _count(line, lambda run: run.questions.charged)),
+    Column("of the general stage: asked", lambda line, _: _general(line, lambda s: s.questions.asked), False),
+    Column("charged there", lambda line, _: _general(line, lambda s: s.questions.charged), narrow=False),
+    Column("units there", lambda line, _: _general(line, lambda s: s.units), narrow=False),
+    Column("$ there", lambda line, _: _bill(line, _general_usd), narrow=False),
     Column("$ no cache", lambda line, _: _bill(line, lambda run: run.usd.selected), narrow=False),
     Column("$ cached", lambda line, _: _bill(line, lambda run: run.usd.selected_cached)),
     Column("GFLOPs, as run", lambda line, _: _as_run(line), narrow=False),
@@ -132,6 +136,15 @@ def duration(seconds: float) -> str:
 
 def _count(line: Runs, figure: Callable[[RunResult], int]) -> str:
     return f"{line.mean(figure):,.0f}"
+
+
+def _general(line: Runs, figure: Callable[[Stage], int]) -> str:
+    staged = all(run.stages for run in line.runs)
+    return _count(line, lambda run: figure(run.stages["general"])) if staged else ""
+
+
+def _general_usd(run: RunResult) -> float | None:
+    return run.stages["general"].usd if run.stages else None
 
 
 def _bill(line: Runs, figure: Callable[[RunResult], float | None]) -> str:

@@ -89,7 +89,9 @@ def forecast(planned: Plan, finished: Results) -> Table:
 def expected(settings: DistillSettings, texts: Texts) -> Forecast:
     """What one run may ask at most, counting its check of the teachers."""
     teachers = len(settings.teacher)
-    schedule = Schedule(texts.rows, settings.batch_size, settings.epochs, settings.seed)
+    schedule = Schedule(
+        texts.rows, settings.batch_size, settings.epochs, settings.seed, settings.general_epochs
+    )
     if not teachers:
         return Forecast(schedule.total, 0, 0)
     passes = list(_asked(settings, schedule))
@@ -136,16 +138,23 @@ def shared(runs: list[Forecast], whole: list[dict[str, Forecast]]) -> Forecast:
 def _asked(settings: DistillSettings, schedule: Schedule) -> list[int]:
     """Instances that are asked about in each pass over the data."""
     if settings.pool:
-        return [how_many(schedule.rows, settings.ratio, settings.rounding)]
-    whole, rest = divmod(schedule.rows, schedule.batch_size)
-    counts = [0] * -(-schedule.total // schedule.steps_an_epoch)
+        rounds = how_many(schedule.rows, settings.ratio, settings.rounding)
+        before = [
+            _of_batch(len(schedule.rows_of(step)), step, settings, general=True)
+            for step in range(schedule.general)
+        ]
+        return [rounds, sum(before)] if before else [rounds]
+    counts: Counter[int] = Counter()  # by the pass
     for step in range(schedule.total):
-        epoch, place = divmod(step, schedule.steps_an_epoch)
-        counts[epoch] += _of_batch(schedule.batch_size if place < whole else rest, step, settings)
-    return counts
+        size, general = len(schedule.rows_of(step)), step < schedule.general
+        epoch = (step if general else step - schedule.general) // schedule.steps_an_epoch
+        counts[-1 - epoch if general else epoch] += _of_batch(size, step, settings, general)
+    return list(counts.values())
 
 
-def _of_batch(size: int, step: int, settings: DistillSettings) -> int:
+def _of_batch(size: int, step: int, settings: DistillSettings, general: bool) -> int:
+    if general:
+        return how_many(size, settings.general_ratio, settings.rounding, step)
     if settings.strategy == "all":
         return size
     return how_many(size, settings.batch_ratio, settings.rounding, step)

@@ -20,7 +20,8 @@ Check = Callable[[DistillSettings], dict[str, str]]
 # What `run.check` looks at: it is asked once for each combination.
 _CHECKED = (
     *("data", "student", "student_layers", "teacher", "teacher_labels", "supervision", "layer_map"),
-    *("price_book", "price_feature"),
+    *("price_book", "price_feature", "use_labels", "when_spent", "max_length", "pooling", "hidden_dtype"),
+    *("general_epochs", "general_attentions"),
 )
 _WEIGHTS = ("config.json", "tokenizer*.json", "vocab*", "merges.txt", "*.model", "*.safetensors")
 

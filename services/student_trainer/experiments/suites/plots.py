@@ -24,6 +24,7 @@ _NAMES = {
     "kl_weight": "mean λ_KL",
     "teacher_entropy": "teacher's entropy, nats",
     "centre_distance": "distance to the class centre",
+    "distance_then": "distance to it, by the student then",
 }
 
 

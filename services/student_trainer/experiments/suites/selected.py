@@ -9,6 +9,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +20,7 @@ from sklearn.manifold import TSNE  # type: ignore[import-untyped]
 from student_trainer import data, student
 from student_trainer.config import DistillSettings
 from student_trainer.costs.database import open_database
+from student_trainer.costs.summary import LAST
 from student_trainer.data import TaskData
 from student_trainer.dynamics.uncertainty import entropy
 from student_trainer.evaluate import vectors
@@ -63,6 +66,23 @@ def centre_distance(settings: DistillSettings) -> Points:
     return _by_step(known)
 
 
+def distance_then(settings: DistillSettings) -> Points:
+    """As `centre_distance`, but among the vectors of the student of the time: of the last snapshot before the
+    step. Empty without gold labels, or snapshots."""
+    task = data.load(settings)
+    taken = {int(folder.name): folder for folder in (settings.output / "snapshots").glob("[0-9]*")}
+    if task.train.labels is None or not taken:
+        return []
+    labels = np.array(task.train.labels)
+    asked = [one for one in _asked(settings) if labels[one.row] >= 0]
+    found: Points = []
+    for first, end in pairwise([*sorted(taken), LAST]):
+        vectors = _vectors(settings, task, range(len(labels)), taken[first])
+        distances = distances_to_centres(vectors, labels)
+        found += [(one.step, float(distances[one.row])) for one in asked if first <= one.step < end]
+    return _by_step(found)
+
+
 def distances_to_centres(vectors: Vectors, labels: npt.NDArray[np.int64]) -> Vectors:
     """[n, h], [n] -> [n]: from each vector to the mean of its class, over the mean of all such distances."""
     found = np.full(len(vectors), np.nan, np.float32)
@@ -105,11 +125,13 @@ def _by_step(values: Iterable[tuple[int, float]]) -> Points:
     return [(step, float(np.mean(several))) for step, several in sorted(found.items())]
 
 
-def _vectors(settings: DistillSettings, task: TaskData, rows: Sequence[int]) -> Vectors:
-    """[len(rows), h] of the run's trained student."""
+def _vectors(
+    settings: DistillSettings, task: TaskData, rows: Sequence[int], folder: Path | None = None
+) -> Vectors:
+    """[len(rows), h] of the run's trained student, or of the one in this folder."""
     device = "cuda" if torch.cuda.is_available() and not settings.cpu else "cpu"
-    folder = str(settings.output / "model")
-    model, tokenizer = student.load(folder, task.label_names, None, settings.seed)
+    folder = folder or settings.output / "model"
+    model, tokenizer = student.load(str(folder), task.label_names, None, settings.seed)
     model.to(torch.device(device))  # type: ignore[arg-type]  # a decorator hides self from mypy
     instances = [task.train.instances[row] for row in rows]
     found: Vectors = vectors(model, tokenizer, instances, settings.max_length, BATCH, device).numpy()

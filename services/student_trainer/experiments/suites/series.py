@@ -44,6 +44,7 @@ READERS: dict[str, Callable[[DistillSettings], Points]] = {
     "kl_weight": kl_weight,
     "teacher_entropy": selected.teacher_entropy,
     "centre_distance": selected.centre_distance,
+    "distance_then": selected.distance_then,
 }
 
 

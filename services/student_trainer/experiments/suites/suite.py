@@ -65,7 +65,8 @@ class Figure(_Strict):
         kind: `dots`, the score of each row; `lines`, scores over a setting; `steps`, what a run was like
             over its steps; `map`, the training rows in two dimensions with the selected marked.
         x: the setting of `lines`.
-        y: of `steps`: kl_weight (λ_KL), teacher_entropy, centre_distance (of what was asked).
+        y: of `steps`: kl_weight (λ_KL), teacher_entropy, centre_distance, distance_then (of what was
+            asked).
         gain_over: of `lines`: draw the gain over this line's score at the same x, seed by seed.
         levels: rows drawn as levels across.
         caption: what is to be seen.
@@ -73,7 +74,7 @@ class Figure(_Strict):
 
     kind: Literal["dots", "lines", "steps", "map"] = "dots"
     x: str = ""
-    y: list[Literal["kl_weight", "teacher_entropy", "centre_distance"]] = []
+    y: list[Literal["kl_weight", "teacher_entropy", "centre_distance", "distance_then"]] = []
     gain_over: str | None = None
     levels: list[str] = []
     caption: str = ""

@@ -1,0 +1,141 @@
+"""TinyBERT's two stages: token by token what the teacher has, one account, and a kill in either stage."""
+
+import signal
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load
+from tiny_task import LABELS, TRAIN, save_bert
+from trainers import ONE_TEXT_A_RUN, Trainer, ledger_of, result_of, timeless, train, usage, weights_of
+from transformers import AutoTokenizer
+
+from student_trainer import student as students
+from student_trainer.config import DistillSettings
+from student_trainer.insides import Insides, Insight, insides_loss
+from student_trainer.layers import Projection
+from student_trainer.learner import Learner
+from student_trainer.student import Anatomy
+from teacher_api.messages import Instance
+from teacher_server.model import Model
+
+TEXTS = ["good", "the great fair", "", "unheard of words and good ones " * 9, "fine even"]
+BOOK = """
+as_of = 2026-01-01
+source = "made up: a tenth of a cent for each text"
+
+[features.sentiment]
+unit_characters = 1000
+tiers = [{ usd_per_1000 = 1 }]
+"""
+STEPS = TRAIN // 16
+
+
+def settings_of(**given: object) -> DistillSettings:
+    fixed = {"data": "d", "output": "o", "student": "s", "teacher": "local:t", "preset": "tinybert"}
+    return DistillSettings(**fixed | given)
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [("float32", 1e-9), ("float16", 1e-5)])
+def test_a_student_that_is_its_teacher_has_nothing_to_learn(dtype: str, bound: float, teacher: Path) -> None:
+    """In one padded batch of unequal lengths, cut and empty texts among them; the teacher runs packed."""
+    settings = settings_of(max_length=32, hidden_dtype=dtype)
+    serving = Model.load(str(teacher), max_length=32)
+    model, tokenizer = students.load(str(teacher), LABELS, None, 0)
+    insight = Insight.between(serving.description, Anatomy.of(model, tokenizer, 32), settings)
+    assert insight.attentions == [(1, 1), (2, 2), (3, 3)]
+    instances = [Instance(text) for text in TEXTS]
+    answers = serving.run(serving.encode(instances), [insight.want(settings)] * len(instances))
+    ours = Learner(model, tokenizer, settings, 10).insides(instances, insight)
+    theirs = Insides.of(answers, insight, ours.mask.sum(1).tolist())
+    same = Projection(4, 32, 32, seed=0)
+    assert insides_loss(ours, theirs, same).item() < bound
+    other = Insides.of(answers[1:2] + answers[:1] + answers[2:], insight, theirs.mask.sum(1)[[1, 0, 2, 3, 4]])
+    assert insides_loss(ours[[1, 0, 2, 3, 4]], other, same).item() < bound
+    moved = Insides(theirs.states.roll(1, 1), theirs.attentions, theirs.mask)
+    assert insides_loss(ours, moved, same).item() > 0.1
+    moved = Insides(theirs.states, theirs.attentions.roll(1, 2), theirs.mask)  # another head
+    assert insides_loss(ours, moved, same).item() > 100 * bound
+
+
+def test_both_stages_are_killed_and_go_on(command, new_server, other_task: Path, tmp_path: Path) -> None:
+    """Weights, ledger and account as if unbroken; what the general stage asked is kept for the other."""
+    (tmp_path / "book.toml").write_text(BOOK)
+    flags = command(
+        "--checkpoint-steps",
+        4,
+        "--resume",
+        preset="tinybert",
+        general_epochs=1.5,
+        general_ratio=0.5,
+        epochs=1,
+        max_length=12,
+        price_book=tmp_path / "book.toml",
+        data=other_task,
+    )
+    folders = tmp_path / "whole", tmp_path / "broken"
+    charged = []
+    for folder, kills in zip(folders, ((), (6, 10, 9)), strict=True):
+        folder.mkdir()
+        server = new_server(*ONE_TEXT_A_RUN)
+        own = list(flags)
+        own[own.index("--teacher") + 1] = server.url
+        for steps in kills:
+            trainer = Trainer(folder, *own)
+            assert trainer.wait_for_steps(steps)
+            assert trainer.kill() == -signal.SIGKILL
+        train(folder, *own)
+        charged.append(usage(server)["charged"])
+    whole, broken = (result_of(folder / "run") for folder in folders)
+    assert timeless(broken) == timeless(whole)
+    assert weights_of(folders[0] / "run") == weights_of(folders[1] / "run")
+    assert ledger_of(folders[0]) == ledger_of(folders[1])
+    general, predictions = whole["stages"]["general"], whole["stages"]["predictions"]
+    assert (general["steps"], predictions["steps"]) == (STEPS * 3 // 2, STEPS)
+    assert general["questions"]["asked"] == general["units"] == 8 * general["steps"]
+    assert predictions["questions"]["asked"] == 4 * STEPS
+    assert predictions["questions"]["kept"] > 0
+    for name in ("asked", "charged", "kept"):
+        assert general["questions"][name] + predictions["questions"][name] == whole["questions"][name]
+    paid = whole["questions"]["charged"] + whole["questions"]["checked"]
+    assert charged == [paid, paid]
+    assert general["usd"] == pytest.approx(0.001 * general["units"])
+    assert general["usd"] + predictions["usd"] == pytest.approx(whole["usd"]["selected"])
+    assert "general stage: 18 steps, 144 questions" in " ".join((folders[0] / "log").read_text().split())
+
+
+def test_another_width_is_projected_and_changes_the_student(command, tmp_path: Path) -> None:
+    """Hidden states alone, of an untaught teacher whose heads differ as well."""
+    wide = save_bert(tmp_path / "wide", seed=9, layers=4, hidden=48, heads=4)
+    more = {"teacher": f"local:{wide}", "max_length": 128, "epochs": 0.2}
+    train(tmp_path, *command(output="plain", **more))
+    general = command("--no-general-attentions", general_epochs=0.5, layer_map="uniform", **more)
+    train(tmp_path, *general)
+    one, other = load(weights_of(tmp_path / "plain")), load(weights_of(tmp_path / "run"))
+    assert one.keys() == other.keys()
+    assert not one["bert.embeddings.word_embeddings.weight"].equal(
+        other["bert.embeddings.word_embeddings.weight"]
+    )
+
+
+def test_what_cannot_be_compared_is_refused(command, teacher: Path, student: Path, tmp_path: Path) -> None:
+    save_bert(tmp_path / "heads", seed=3, layers=2, heads=4)
+    words = save_bert(tmp_path / "words", seed=3, layers=2)
+    tokenizer = AutoTokenizer.from_pretrained(words)
+    tokenizer.add_tokens(["another"])
+    tokenizer.save_pretrained(words)
+    here = {"teacher": f"local:{teacher}", "preset": "tinybert", "max_length": 128}
+    cases = [
+        ({"student": "words"}, "general_epochs: model and the student have different vocabularies"),
+        ({"student": "heads"}, "general_attentions: model gives 2 heads, the student has 4; take a student"),
+        (
+            {"max_length": 32},
+            "max_length: 32; the general stage compares token by token, and model cuts",
+        ),
+        ({"layer_map": "4:1"}, "layer_map: '4:1' names layer 4 of the teacher; it has 0 to 3"),
+    ]
+    for wrong, says in cases:
+        trainer = Trainer(tmp_path, *command(**here | wrong))
+        assert trainer.wait() == 2, trainer.log
+        assert says in trainer.log
+        assert not (tmp_path / "run").exists()
+        (tmp_path / "log").unlink()

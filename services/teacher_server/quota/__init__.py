@@ -78,7 +78,7 @@ class Quota:
         """Raises UnauthenticatedError or PermissionDeniedError: not for this caller."""
         key = self._access.named(question.caller)
         key.require("predict")
-        if question.want.layers:
+        if question.want.layers or question.want.attentions:
             key.require("hidden")
         if key.limits.usd is not None and self._tariff is UNPRICED:
             raise PermissionDeniedError(

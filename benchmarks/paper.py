@@ -36,9 +36,9 @@ class Recipe:
 
 
 RECIPES = {
-    "trec6": Recipe(small=("3", "8e-5"), large=("1", "5e-5"), student=("2", "2e-4")),
-    "cola": Recipe(small=("3", "8e-5"), large=("1", "5e-5"), student=("2", "1e-4"), metric="matthews"),
-    "sst5": Recipe(small=("2", "8e-5"), large=("1", "5e-5"), student=("2", "1e-4")),
+    "trec6": Recipe(small=("3", "8e-5"), large=("2", "5e-5"), student=("2", "2e-4")),
+    "cola": Recipe(small=("3", "8e-5"), large=("2", "5e-5"), student=("2", "1e-4"), metric="matthews"),
+    "sst5": Recipe(small=("2", "8e-5"), large=("2", "5e-5"), student=("2", "1e-4")),
     "mrpc": Recipe(small=("3", "8e-5"), large=("2", "5e-5"), student=("3", "1e-4"), max_length="128"),
 }
 

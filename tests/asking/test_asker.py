@@ -73,8 +73,8 @@ async def test_a_question_is_asked_once_and_kept(database: sqlite3.Connection, l
 class Deep(FakeTeacher):
     """Gives hidden states of the wanted layers beside the logits."""
 
-    async def ask(self, instances: Sequence[Instance], want: Want) -> list[Answer]:
-        answers = await super().ask(instances, want)
+    async def ask(self, instances: Sequence[Instance], want: Want, operation: str = "") -> list[Answer]:
+        answers = await super().ask(instances, want, operation)
         states = {layer: np.full(8, layer, np.float32) for layer in want.layers}
         return [Answer(Outputs(one.outputs.logits, states), one.cached, one.charged) for one in answers]
 

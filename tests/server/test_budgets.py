@@ -258,6 +258,7 @@ def test_no_charge_is_lost_where_the_log_is_full() -> None:
     log.write({"key": "a"})
     with pytest.raises(NotReadyError, match="charge log"):
         log.check()
+    log.close()
 
 
 @pytest.mark.parametrize(

@@ -50,17 +50,18 @@ class ChargeLog:
 
 def charges(path: Path) -> Iterator[tuple[str, str, Charge]]:
     """Key, day and charge of each line. A line that a power cut has torn is left out."""
-    for line in path.read_bytes().splitlines():
-        try:
-            found = json.loads(line)
-        except ValueError:
-            log.warning("the charge log holds a torn line")
-            continue
-        nano = int(Decimal(found["usd"]) * NANO)
-        yield found["key"], found["day"], Charge(found["queries"], found["units"], nano)
+    with path.open("rb") as file:
+        for line in file:
+            try:
+                found = json.loads(line)
+            except ValueError:
+                log.warning("the charge log holds a torn line")
+                continue
+            nano = int(Decimal(found["usd"]) * NANO)
+            yield found["key"], found["day"], Charge(found["queries"], found["units"], nano)
 
 
 def _torn(path: Path) -> bool:
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - 1))
-        return file.read() not in (b"", b"\n")
+        return file.read(1) not in (b"", b"\n")

@@ -62,6 +62,9 @@ def charges(path: Path) -> Iterator[tuple[str, str, Charge]]:
 
 
 def _torn(path: Path) -> bool:
+    """Whether the last line has no end. A device has no size, and no lines."""
+    if not (size := path.stat().st_size):
+        return False
     with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - 1))
-        return file.read(1) not in (b"", b"\n")
+        file.seek(size - 1)
+        return file.read(1) != b"\n"

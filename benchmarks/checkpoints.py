@@ -31,12 +31,11 @@ def main() -> None:
     parser = ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("output", type=Path)
     output: Path = parser.parse_args().output
+    output.mkdir(parents=True, exist_ok=True)
     for name, make in (("minilm-6", minilm_6), ("minilm-3", minilm_3), ("mpnet-12", mpnet_12)):
         if not (output / name).exists():
-            with TemporaryDirectory(dir=output.parent) as scratch:
-                made = make(Path(scratch))
-                output.mkdir(parents=True, exist_ok=True)
-                shutil.move(made, output / name)
+            with TemporaryDirectory(dir=output) as scratch:
+                shutil.move(make(Path(scratch)), output / name)
         print(output / name)
 
 

@@ -5,11 +5,13 @@
 
 FOLDER has train.jsonl and validation.jsonl. Each command is printed before it runs, as you would type it.
 What is there is kept: encoders, teachers (MiniLM 6 x 384 is the small one, MPNet 12 x 768 the large), their
-answers, each recorded once, and finished cells in docs/results, where every suite of a setting goes on.
+answers, each recorded once, and finished cells. Cells and recorded logits are in docs/results, where every
+suite of a setting goes on; table5 and figure6 need hidden states too, which are large and stay in runs.
 """
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from argparse import ArgumentParser, Namespace
@@ -21,7 +23,8 @@ BIN = Path(sys.executable).parent
 HERE = Path(__file__).parent
 ENVIRONMENT = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
 STUDENT_LAYERS = "3"
-RECORDED_LAYERS = {"small": "2,4", "large": ""}  # those that a student of 3 layers is matched to (skip)
+HIDDEN = ("table5", "figure6")  # suites that learn from the small teacher's hidden states
+LAYERS = "2,4"  # those of 6 that a student of 3 layers is matched to (skip)
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ def main() -> None:
             run(sys.executable, HERE / "trim_vocabulary.py", encoders / "minilm-6", folder, trimmed)
         for size, encoder in (("small", "minilm-6"), ("large", "mpnet-12")):
             if size in chosen.teachers:
-                record(chosen.work, data, folder, size, encoders / encoder)
+                record(chosen, data, folder, size, encoders / encoder)
     for data, folder in chosen.data.items():
         bench(chosen, data, folder)
 
@@ -71,28 +74,33 @@ def arguments() -> Namespace:
     return chosen
 
 
-def record(work: Path, data: str, folder: str, size: str, encoder: Path) -> None:
+def record(chosen: Namespace, data: str, folder: str, size: str, encoder: Path) -> None:
     """The teacher's answers about all rows, and the teacher before them, where they are not there yet."""
-    recipe, name = RECIPES[data], f"{data}-{size}"
-    teacher, recording = work / "teachers" / name, work / "recordings" / f"{name}.rec"
-    rows = ["--data", folder]
-    if not (teacher / "result.json").exists() and not recording.exists():
+    recipe, name, recording = RECIPES[data], f"{data}-{size}", recordings(chosen) / f"{data}-{size}.rec"
+    teacher, work = chosen.work / "teachers" / name, chosen.work / f"{name}.part"
+    if recording.exists():
+        return
+    if not (teacher / "result.json").exists():
         epochs, rate = recipe.small if size == "small" else recipe.large
         how = ["--epochs", epochs, "--learning-rate", rate, "--max-length", recipe.max_length]
-        scored = ["--metric", recipe.metric, "--resume"]
-        trainer("finetune", *rows, "--student", encoder, *how, *scored, "--output", teacher)
-    if not recording.exists():
-        recording.parent.mkdir(parents=True, exist_ok=True)
-        layers = ["--layers", RECORDED_LAYERS[size]] if RECORDED_LAYERS[size] else []
-        unfinished = recording.with_suffix(".part")
-        trainer("record", *rows, "--teacher", f"local:{teacher / 'model'}", *layers, "--output", unfinished)
-        unfinished.rename(recording)
+        kept = ["--metric", recipe.metric, "--resume", "--output", teacher]
+        trainer("finetune", "--data", folder, "--student", encoder, *how, *kept)
+    wanted = ["--layers", LAYERS] if chosen.suite in HIDDEN else []
+    source = ["--data", folder, "--teacher", f"local:{teacher / 'model'}"]
+    account = ["--answers", chosen.work / "recorded.sqlite"]  # the ledger: it has no place in a recording
+    trainer("record", *source, *wanted, *account, "--output", work)
+    recording.parent.mkdir(parents=True, exist_ok=True)
+    shutil.move(work, recording)
+
+
+def recordings(chosen: Namespace) -> Path:
+    return chosen.work / "hidden" if chosen.suite in HIDDEN else chosen.results
 
 
 def bench(chosen: Namespace, data: str, folder: str) -> None:
     recipe, work, setting = RECIPES[data], chosen.work, "label-free" if chosen.label_free else "labels"
     epochs, rate = recipe.student
-    teachers = [f"{size}=recorded:{work}/recordings/{{data}}-{size}.rec" for size in chosen.teachers]
+    teachers = [f"{size}=recorded:{recordings(chosen)}/{{data}}-{size}.rec" for size in chosen.teachers]
     trainer(
         *("bench", "--suite", chosen.suite, "--data-sets", f"{data}={folder}"),
         *("--teachers", ",".join(teachers)),

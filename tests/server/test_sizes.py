@@ -9,6 +9,7 @@ from oversize import CASES, refusal
 from processes import ServerProcess
 
 from teacher_server import http_api, http_patience
+from teacher_server.auth import Access
 
 SECONDS = 10  # on a busy machine; on a quiet one 100 ms, see tests/soak
 MIB = 20
@@ -36,7 +37,7 @@ SLOW = {
 async def test_a_request_that_trickles_is_cut_off(monkeypatch: pytest.MonkeyPatch, case: str) -> None:
     monkeypatch.setattr(http_api, "BODY_SECONDS", 0.2)
     monkeypatch.setattr(http_patience, "HEAD_SECONDS", 0.2)
-    server, task, port = await http_api.start_http(http_api.Gate(unreachable, 1000), "127.0.0.1", 0)
+    server, task, port = await http_api.start_http(http_api.Gate(unreachable, Access(), 1000, frozenset()), "127.0.0.1", 0)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     sent, status = SLOW[case]
     writer.write(sent)
@@ -50,7 +51,7 @@ async def test_a_request_that_trickles_is_cut_off(monkeypatch: pytest.MonkeyPatc
 
 async def test_who_asks_again_in_time_is_not_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_patience, "HEAD_SECONDS", 0.3)
-    server, task, port = await http_api.start_http(http_api.Gate(slow_answer, 1000), "127.0.0.1", 0)
+    server, task, port = await http_api.start_http(http_api.Gate(slow_answer, Access(), 1000, frozenset()), "127.0.0.1", 0)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     for _ in range(3):
         writer.write(HEAD + b"\r\n")

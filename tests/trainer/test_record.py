@@ -255,7 +255,7 @@ def test_one_at_a_time(task: Path, server: ServerProcess, tmp_path: Path) -> Non
         (("--splits", "test"), "'train' or 'validation'"),
         (("--budget-usd", "3"), "price_book"),
         (("--data", "./nowhere"), "nowhere"),
-        (("--teacher", "grpc://here"), "a host and a port"),
+        (("--teacher", "grpc://here"), "hosts and ports"),
         (("--teacher", "recorded:none.rec"), "no file none.rec"),
         (("--layers", "1"), "holds logits, not logits and layers 1"),
         (("--output", "book.toml"), "book.toml"),

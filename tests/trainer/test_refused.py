@@ -48,7 +48,7 @@ def refused(command, server, tmp_path: Path):
         (("--student-layers", "0"), ["student_layers: ", "0 to 1"]),
         (("--data", "./nowhere"), ["data: ", "nowhere"]),
         (("--teacher", "ftp://here:1"), ["'ftp://here:1'", "grpc://host:port"]),
-        (("--teacher", "grpc://here"), ["'grpc://here'", "a host and a port"]),
+        (("--teacher", "grpc://here"), ["'grpc://here'", "hosts and ports"]),
         (("--teacher", "local:./nowhere"), ["local:./nowhere", "cannot be loaded"]),
         (("--teacher-labels", "good,bad,ugly"), ["teacher: ", "'ugly'", "'positive'", "teacher_labels"]),
         (("--max-length", "129"), ["max_length: ", "129 tokens", "student's 128 positions", "set 128"]),

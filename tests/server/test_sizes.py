@@ -33,11 +33,16 @@ SLOW = {
 }
 
 
+def gate(app: http_api.App) -> http_api.Gate:
+    """Open to all, for small bodies."""
+    return http_api.Gate(app, Access(), 1000, frozenset())
+
+
 @pytest.mark.parametrize("case", SLOW)
 async def test_a_request_that_trickles_is_cut_off(monkeypatch: pytest.MonkeyPatch, case: str) -> None:
     monkeypatch.setattr(http_api, "BODY_SECONDS", 0.2)
     monkeypatch.setattr(http_patience, "HEAD_SECONDS", 0.2)
-    server, task, port = await http_api.start_http(http_api.Gate(unreachable, Access(), 1000, frozenset()), "127.0.0.1", 0)
+    server, task, port = await http_api.start_http(gate(unreachable), "127.0.0.1", 0)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     sent, status = SLOW[case]
     writer.write(sent)
@@ -51,7 +56,7 @@ async def test_a_request_that_trickles_is_cut_off(monkeypatch: pytest.MonkeyPatc
 
 async def test_who_asks_again_in_time_is_not_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_patience, "HEAD_SECONDS", 0.3)
-    server, task, port = await http_api.start_http(http_api.Gate(slow_answer, Access(), 1000, frozenset()), "127.0.0.1", 0)
+    server, task, port = await http_api.start_http(gate(slow_answer), "127.0.0.1", 0)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     for _ in range(3):
         writer.write(HEAD + b"\r\n")

@@ -4,11 +4,16 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from e2b_dockerfile_utils import DockerfileInstruction, PatternMatcher, parse_dockerfile_ast
+from redis import Redis
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
 
 REPOSITORY = Path(__file__).parents[2]
 GPU = ("docker-compose.yml",)
@@ -37,6 +42,28 @@ def application(*files: str, **variables: str) -> dict[str, Any]:
     assert ran.returncode == 0, ran.stderr
     model: dict[str, Any] = json.loads(ran.stdout)
     return model
+
+
+@contextmanager
+def redis_of(command: Sequence[str], folder: Path) -> Iterator[Path]:
+    """A redis-server started with a deployment's own command; its socket, as soon as it answers."""
+    path = folder / "redis.sock"
+    arguments = [*command, "--port", "0", "--unixsocket", str(path), "--dir", str(folder)]
+    with subprocess.Popen(arguments, stdout=subprocess.DEVNULL) as process:
+        try:
+            redis_settings(path, "port")
+            yield path
+        finally:
+            process.terminate()
+
+
+def redis_settings(socket: Path, *names: str) -> dict[str, str]:
+    """What a redis-server says that it was told."""
+    retry = Retry(ConstantBackoff(0.05), retries=200)
+    with Redis(unix_socket_path=str(socket), retry=retry, decode_responses=True) as client:
+        client.ping()
+        found: dict[str, str] = client.config_get(*names)
+        return found
 
 
 def instructions(dockerfile: str) -> list[DockerfileInstruction]:

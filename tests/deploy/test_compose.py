@@ -8,10 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deployment import CPU, DOCKERFILES, GPU, REPOSITORY, application, compose, environment, only
-from redis import Redis
-from redis.backoff import ConstantBackoff
-from redis.retry import Retry
+from deployment import (
+    CPU,
+    DOCKERFILES,
+    GPU,
+    REPOSITORY,
+    application,
+    compose,
+    environment,
+    only,
+    redis_of,
+    redis_settings,
+)
 
 from student_trainer.config import DistillSettings, parse
 from teacher_server.settings import Settings, load
@@ -207,12 +215,8 @@ def test_the_trainer_is_started_by_hand_only() -> None:
 def redis_socket(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
     """A redis-server started with the compose file's own command, of the cache if not told otherwise."""
     services = application(*GPU, REDIS_MAXMEMORY="64mb", BUDGET_MAXMEMORY="32mb")["services"]
-    program, *words = services[getattr(request, "param", "redis")]["command"]
-    path = tmp_path / "redis.sock"
-    arguments = [*words, "--port", "0", "--unixsocket", str(path), "--dir", str(tmp_path)]
-    with subprocess.Popen([program, *arguments], stdout=subprocess.DEVNULL) as process:
-        yield path
-        process.terminate()
+    with redis_of(services[getattr(request, "param", "redis")]["command"], tmp_path) as socket:
+        yield socket
 
 
 def test_a_second_replica_is_the_first_on_another_gpu_under_the_same_name() -> None:
@@ -238,10 +242,7 @@ def test_replicas_by_scale_share_a_range_of_the_hosts_ports() -> None:
 
 
 def test_redis_is_a_cache_without_a_disk(redis_socket: Path) -> None:
-    retry = Retry(ConstantBackoff(0.05), retries=200)
-    with Redis(unix_socket_path=str(redis_socket), retry=retry, decode_responses=True) as client:
-        client.ping()
-        settings = client.config_get("maxmemory", "maxmemory-policy", "save", "appendonly")
+    settings = redis_settings(redis_socket, "maxmemory", "maxmemory-policy", "save", "appendonly")
     assert settings == {
         "maxmemory": str(64 * 2**20),
         "maxmemory-policy": "allkeys-lru",
@@ -254,10 +255,7 @@ def test_redis_is_a_cache_without_a_disk(redis_socket: Path) -> None:
 
 @pytest.mark.parametrize("redis_socket", ["budget"], indirect=True)
 def test_the_accounts_are_on_a_disk_and_never_evicted(redis_socket: Path) -> None:
-    retry = Retry(ConstantBackoff(0.05), retries=200)
-    with Redis(unix_socket_path=str(redis_socket), retry=retry, decode_responses=True) as client:
-        client.ping()
-        settings = client.config_get("maxmemory", "maxmemory-policy", "appendonly", "appendfsync")
+    settings = redis_settings(redis_socket, "maxmemory", "maxmemory-policy", "appendonly", "appendfsync")
     assert settings == {
         "maxmemory": str(32 * 2**20),
         "maxmemory-policy": "noeviction",

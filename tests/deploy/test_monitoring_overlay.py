@@ -68,6 +68,13 @@ def test_metrics_may_be_kept_for_keys_of_scope_admin() -> None:
         assert services["teacher"]["environment"]["TEACHER_METRICS_OPEN"] == metrics_open
 
 
+def test_replicas_are_open_to_prometheus_by_the_variable() -> None:
+    files = (*GPU, OVERLAY, "deploy/replicas.yml")
+    services = application(*files, **PASSWORD, TEACHER_METRICS_OPEN="true")["services"]
+    for name in ("teacher", "teacher-2"):
+        assert services[name]["environment"]["TEACHER_METRICS_OPEN"] == "true"
+
+
 def test_prometheus_finds_the_servers_by_name_and_port() -> None:
     services = application(*GPU, OVERLAY, **PASSWORD)["services"]
     config = yaml.safe_load((REPOSITORY / "deploy/monitoring/prometheus.yml").read_text())

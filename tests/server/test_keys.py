@@ -165,6 +165,23 @@ def test_a_server_follows_its_file(guarded: tuple[ServerProcess, Path], ask: Ask
         ask(server, f"Bearer {secret}")
 
 
+def test_a_secret_of_kubernetes_is_followed_as_it_is_swapped(tmp_path: Path) -> None:
+    """The file is a link through the link `..data`, which is renamed to another folder."""
+    (tmp_path / "one").mkdir()
+    first = create(tmp_path / "one/keys.json", "a", "predict")
+    (tmp_path / "..data").symlink_to("one")
+    (tmp_path / "keys.json").symlink_to("..data/keys.json")
+    access = Access(tmp_path / "keys.json")
+    assert access.authenticate(f"Bearer {first}").name == "a"
+    (tmp_path / "two").mkdir()
+    second = create(tmp_path / "two/keys.json", "b", "predict")
+    (tmp_path / "..next").symlink_to("two")
+    (tmp_path / "..next").replace(tmp_path / "..data")
+    assert access.authenticate(f"Bearer {second}").name == "b"
+    with pytest.raises(UnauthenticatedError):
+        access.authenticate(f"Bearer {first}")
+
+
 @faces
 def test_scopes(guarded: tuple[ServerProcess, Path], ask: Ask) -> None:
     server, path = guarded

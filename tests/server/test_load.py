@@ -179,7 +179,8 @@ async def test_sigterm_finishes_what_runs(new_faulty: NewFaulty) -> None:
     answered; exit 0."""
     running = new_faulty("--notice-seconds", "1").running
     faces = [OverGrpc(running), OverHttp(running)]
-    watch = health_pb2_grpc.HealthStub(faces[0].channel).Watch(health_pb2.HealthCheckRequest())
+    health = health_pb2_grpc.HealthStub(faces[0].channel)
+    watch = health.Watch(health_pb2.HealthCheckRequest())
     assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
     work = [asyncio.create_task(face.ask(texts("slow 3.0 drain", "company"))) for face in faces]
     await until_gauge(running, "teacher_requests_open", 2)
@@ -189,6 +190,8 @@ async def test_sigterm_finishes_what_runs(new_faulty: NewFaulty) -> None:
     async with httpx.AsyncClient(base_url=running.url) as client:
         assert (await client.get("/readyz")).status_code == 503
         assert (await client.get("/livez")).status_code == 200
+    alive = await health.Check(health_pb2.HealthCheckRequest(service="live"))
+    assert alive.status == health_pb2.HealthCheckResponse.SERVING
     work += [asyncio.create_task(face.ask(texts("just in time", "company"))) for face in faces]
     await asyncio.sleep(1.5)
     for face in faces:

@@ -110,7 +110,8 @@ def make_app(
     async def scraped() -> Response:
         if not metrics_open:
             access.named(CALLER.get()).require("admin")
-        return Response(watch.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+        keys = (key.name for key in access.keys)
+        return Response(watch.metrics.text(keys), media_type=CONTENT_TYPE_LATEST)
 
     app.include_router(make_router(OpenInference(pipeline, health, max_bytes)))
     open_paths = OPEN_PATHS | {"/metrics"} if metrics_open else OPEN_PATHS

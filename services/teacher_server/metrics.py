@@ -6,6 +6,7 @@ them all; `make docs` writes that table from here.
 
 import asyncio
 import platform
+from collections.abc import Iterable
 from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
@@ -53,7 +54,19 @@ class Metrics:
             "Texts answered: charged, cached, joined to an identical one in flight, or failed",
             "outcome",
         )
-        self.charged = counter("teacher_charged_queries_total", "Queries charged, by the key's name", "key")
+        self.charged_queries = counter(
+            "teacher_charged_queries_total", "Queries charged, by key's name", "key"
+        )
+        self.charged_units = counter(
+            "teacher_charged_units_total", "Units of the price book charged, by key's name", "key"
+        )
+        self.charged_usd = counter(
+            "teacher_charged_usd_total", "Dollars of the price book charged, by key's name", "key"
+        )
+        self.budget_up = gauge(
+            "teacher_budget_up",
+            "0 if the last question was refused for want of the accounts or the charge log",
+        )
         self.lookups = counter("teacher_cache_lookups_total", "Texts looked up: hit or miss", "result")
         self.cache_seconds = histogram(
             "teacher_cache_duration_seconds", "Duration of one request's look-up", SECONDS
@@ -137,6 +150,14 @@ class Metrics:
             if sample.name.endswith("_total")
         )
 
-    def text(self) -> bytes:
-        """The metrics in Prometheus's text format."""
+    def charged(self, key: str, queries: int, units: int, usd: float) -> None:
+        """Adds to what a key has been charged since this server started."""
+        self.charged_queries.labels(key).inc(queries)
+        self.charged_units.labels(key).inc(units)
+        self.charged_usd.labels(key).inc(usd)
+
+    def text(self, keys: Iterable[str] = ()) -> bytes:
+        """The metrics in Prometheus's text format; each of these keys counts from 0, also before a charge."""
+        for key in keys:
+            self.charged(key, 0, 0, 0)
         return generate_latest(self.registry)

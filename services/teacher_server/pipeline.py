@@ -261,7 +261,6 @@ class Pipeline:
         self._usage[caller]["asked"] += len(answered)
         for how, count in counts.items():
             self._metrics.texts.labels(how).inc(count)
-        self._metrics.charged.labels(caller).inc(counts["charged"])
         told = zip(answered, charged, strict=True)
         return [dataclasses.replace(answer, charged=int(paid)) for (_, answer), paid in told]
 

@@ -79,7 +79,7 @@ async def serve(chosen: Settings, model: Model, guards: Guards) -> int:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     watch = Watch(Metrics(), _tracer())
     health = Health(watch.metrics)
-    quota = make_quota(chosen, guards, model.description.fingerprint)
+    quota = make_quota(chosen, guards, model.description.fingerprint, watch.metrics)
     pipeline = make_pipeline(chosen, model, quota, watch)
     max_bytes = chosen.message_mib * MIB
     app = make_app(pipeline, guards.access, health, watch, max_bytes, chosen.metrics_open)
@@ -152,10 +152,11 @@ def make_tariff(chosen: Settings) -> Tariff:
         raise SettingsError(f"price_book = {error}") from error
 
 
-def make_quota(chosen: Settings, guards: Guards, teacher: str) -> Quota:
+def make_quota(chosen: Settings, guards: Guards, teacher: str, metrics: Metrics) -> Quota:
     try:
         budgets = open_budgets(chosen.budget, guards.tariff, chosen.charge_log)
-        return Quota(guards.access, budgets, guards.tariff, ChargeLog(chosen.charge_log), teacher)
+        charge_log = ChargeLog(chosen.charge_log)
+        return Quota(guards.access, budgets, guards.tariff, charge_log, teacher, metrics)
     except (OSError, KeyError) as error:
         raise SettingsError(f"charge_log = {str(chosen.charge_log)!r}: cannot be used: {error}") from error
     except ValueError as error:

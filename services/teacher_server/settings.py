@@ -33,6 +33,7 @@ class Settings(BaseSettings):
         frozen=True,
         cli_kebab_case="all",
         cli_hide_none_type=True,
+        cli_implicit_flags=True,
         cli_prog_name="teacher-server serve",
     )
 

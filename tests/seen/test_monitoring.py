@@ -28,6 +28,8 @@ QUERIES = {
 }
 VARIABLES = {"$instance": ".*", "$__rate_interval": "1m", "$__range": "1m"}
 
+PRICED = ("--price-book", "aws-comprehend")  # three units a text at least, and none of them free
+
 pytestmark = pytest.mark.skipif(
     prometheus_missing(), reason="needs Prometheus and promtool: apt-get install prometheus"
 )
@@ -38,7 +40,7 @@ def prometheus(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> It
     """Scrapes a server before, between and after traffic of every kind."""
     folder = tmp_path_factory.mktemp("monitoring")
     env = {"FAULTY_RUNS": str(folder / "runs")}
-    server = start_server(tiny_model, folder / "log", "--queue-texts", "128", env=env, script=FAULTY)
+    server = start_server(tiny_model, folder / "log", "--queue-texts", "128", *PRICED, env=env, script=FAULTY)
     try:
         with scraping([server.url.removeprefix("http://")], folder) as running:
             running.wait('up{job="teacher"} == 1')
@@ -100,6 +102,11 @@ SEEN = {
     "what was charged is what the model ran on": (
         'sum(teacher_charged_queries_total) == sum(teacher_texts_total{outcome="charged"})'
     ),
+    "each query is of three units or more": (
+        "sum by (key) (teacher_charged_units_total) >= 3 * sum by (key) (teacher_charged_queries_total)"
+    ),
+    "dollars are the book's": "abs(teacher_charged_usd_total - 1e-4 * teacher_charged_units_total) < 1e-9",
+    "the accounts can be reached": "teacher_budget_up == 1",
     "nothing waits": "teacher_requests_open + teacher_queue_texts + teacher_streams_open == 0",
 }
 

@@ -50,6 +50,20 @@ class Guarded:
     def charges(self, name: str) -> list[dict[str, Any]]:
         return [one for one in map(json.loads, self.log.read_text().splitlines()) if one["key"] == name]
 
+    def metric(self, name: str) -> float | None:
+        """A series of /metrics; None if there is none."""
+        text = httpx.get(f"{self.server.url}/metrics", timeout=30).text
+        return next(
+            (float(line.split(" ")[-1]) for line in text.splitlines() if line.startswith(f"{name} ")), None
+        )
+
+    def charged(self, key: str) -> list[float | None]:
+        """What /metrics says that a key was charged: queries, units, dollars."""
+        return [
+            self.metric(f'teacher_charged_{what}_total{{key="{key}"}}')
+            for what in ("queries", "units", "usd")
+        ]
+
 
 class GrpcFace:
     def __init__(self, guarded: Guarded) -> None:
@@ -106,7 +120,7 @@ def guarded(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     auth.write(folder / "keys", KeyFile())
     flags = ("--keys", folder / "keys", "--budget", redis.url, "--charge-log", folder / "charges")
     book = ("--price-book", "aws-comprehend", "--price-feature", "sentiment")
-    running = start_server(tiny_model, folder / "log", *map(str, flags), *book)
+    running = start_server(tiny_model, folder / "log", *map(str, flags), *book, "--metrics-open")
     yield Guarded(running, redis, folder / "keys", folder / "charges")
     redis.kill()
     assert running.stop() == 0
@@ -139,7 +153,7 @@ def test_an_operation_asked_again_is_charged_once_and_told_so(face: Any, guarded
     assert face.ask(name, *reversed(texts), operation="run 1") == [1, 1, 1]
     assert face.ask(name, *texts, operation="run 1") == [1, 1, 1]
     assert face.ask(name, *texts, operation="run 2") == [0, 0, 0]
-    assert face.usage(name).queries == 3
+    assert face.usage(name).queries == guarded.charged(name)[0] == 3
     lines = guarded.charges(name)
     assert [(line["operation"], line["queries"]) for line in lines] == [("run 1", 2), ("run 1", 1)]
 
@@ -160,6 +174,7 @@ def test_nobody_sees_anothers_account_but_an_admin(face: Any, guarded: Guarded) 
 
 def test_units_and_dollars_are_those_of_the_log(face: Any, guarded: Guarded) -> None:
     name = guarded.key(f"pays-{type(face).__name__.lower()}", usd="0.001", per="day")
+    assert guarded.charged(name) == [0, 0, 0]  # before the first charge, or Prometheus would not see it grow
     face.ask(name, f"{name} " + "x" * 640, f"{name} short")  # 7 or 8 units of 100, and 3
     usage = face.usage(name)
     assert usage.units in (10, 11)
@@ -167,6 +182,7 @@ def test_units_and_dollars_are_those_of_the_log(face: Any, guarded: Guarded) -> 
     assert (line["queries"], line["units"], line["usd"]) == (2, usage.units, usage.usd)
     assert float(usage.remaining_usd or "") == pytest.approx(0.001 - float(usage.usd))
     assert float(usage.usd) == pytest.approx(0.0001 * usage.units)
+    assert guarded.charged(name) == pytest.approx([2, usage.units, float(usage.usd)])
     assert "xxx" not in guarded.log.read_text()
 
 
@@ -183,9 +199,11 @@ def test_zz_without_its_redis_nobody_is_answered(guarded: Guarded) -> None:
     """The last one here: it ends the Redis."""
     name = guarded.key("late")
     assert HttpFace(guarded).ask(name, "late") == [1]
+    assert guarded.metric("teacher_budget_up") == 1
     guarded.redis.kill()
     for face in (GrpcFace(guarded), HttpFace(guarded)):
         for text in ("late", "later"):
             with pytest.raises(NotReadyError, match="nothing is asked"):
                 face.ask(name, text)
+    assert guarded.metric("teacher_budget_up") == 0
     assert httpx.get(f"{guarded.server.url}/readyz").status_code == 200

@@ -12,7 +12,8 @@ from teacher_api.messages import Usage
 from teacher_api.prices import UNPRICED, Tariff
 from teacher_server.admission import Question
 from teacher_server.auth import Access, Key, Period
-from teacher_server.quota.budgets import Ask, Budgets, Charge, MemoryBudgets, dollars, nano_limit
+from teacher_server.metrics import Metrics
+from teacher_server.quota.budgets import NANO, Ask, Budgets, Charge, MemoryBudgets, dollars, nano_limit
 from teacher_server.quota.charge_log import ChargeLog, charges
 from teacher_server.quota.redis_budgets import RedisBudgets
 
@@ -68,10 +69,12 @@ class Quota:
         tariff: Tariff,
         log: ChargeLog,
         teacher: str,
+        metrics: Metrics,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._access, self._budgets, self._tariff = access, budgets, tariff
-        self._log, self._teacher, self._now = log, teacher, now
+        self._log, self._teacher, self._metrics, self._now = log, teacher, metrics, now
+        metrics.budget_up.set_function(lambda: budgets.available and log.available)
         self._returning: set[asyncio.Task[None]] = set()
 
     def permit(self, question: Question) -> None:
@@ -121,6 +124,7 @@ class Quota:
         """Charges the texts at these positions, and writes the charge into the log."""
         charge = await self._budgets.settle(ask, ticket, numbers)
         if charge.queries:
+            self._metrics.charged(ask.key, charge.queries, charge.units, charge.nano / NANO)
             self._log.write(
                 {
                     "time": self._now().isoformat(timespec="milliseconds"),

@@ -73,7 +73,13 @@ class Spent:
 
 
 class Budgets(Protocol):
-    """An account for each key."""
+    """An account for each key.
+
+    Attributes:
+        available: whether they could be reached when last tried.
+    """
+
+    available: bool
 
     async def reserve(self, ask: Ask) -> Grant:
         """Raises OverloadedError, BudgetSpentError or InvalidRequestError, naming the limit; NotReadyError
@@ -150,6 +156,8 @@ class _Account:
 class MemoryBudgets:
     """The accounts of this process: what budgets.lua does, without a Redis. A restart forgets them, but
     for what `restore` is told."""
+
+    available = True
 
     def __init__(self, tariff: Tariff, clock: Callable[[], float] = monotonic) -> None:
         self._tariff, self._clock = tariff, clock

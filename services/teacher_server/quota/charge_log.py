@@ -15,12 +15,17 @@ log = logging.getLogger(__name__)
 
 
 class ChargeLog:
-    """Every charge of this server; without a path, none is written."""
+    """Every charge of this server; without a path, none is written.
+
+    Attributes:
+        available: whether all could be written when last tried.
+    """
 
     def __init__(self, path: Path | None) -> None:
         """Raises OSError: the file cannot be written."""
         self._file: RawIOBase | None = path.open("ab", buffering=0) if path else None
         self._unwritten = b"\n" if path and _torn(path) else b""
+        self.available = True
 
     def check(self) -> None:
         """Raises NotReadyError as long as a charge could not be written: none may be missing."""
@@ -39,9 +44,10 @@ class ChargeLog:
             count = self._file.write(self._unwritten)
         except OSError as error:
             log.error("the charge log cannot be written", extra={"fault": error.strerror})
-            return False
+            count = 0
         self._unwritten = self._unwritten[count:]
-        return not self._unwritten
+        self.available = not self._unwritten
+        return self.available
 
     def close(self) -> None:
         if self._file:

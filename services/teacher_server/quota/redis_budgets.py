@@ -48,6 +48,7 @@ class RedisBudgets:
         self._script = self._redis.register_script(script)
         self._prices = {"free": tariff.free_units, "tiers": nano_tiers(tariff), "lease": LEASE_SECONDS}
         self._running: set[asyncio.Task[Any]] = set()
+        self.available = True
 
     async def reserve(self, ask: Ask) -> Grant:
         limits = ask.limits.model_dump(exclude_none=True, exclude={"usd"})
@@ -100,8 +101,11 @@ class RedisBudgets:
 
     async def _guarded(self, work: Any) -> Any:
         try:
-            return await asyncio.shield(self._run(work))
+            answer = await asyncio.shield(self._run(work))
+            self.available = True
+            return answer
         except (RedisError, OSError, ValueError) as error:  # ValueError: a corrupt reply
+            self.available = False
             log.error("the budgets cannot be reached", extra={"fault": type(error).__name__})
             raise NotReadyError(
                 "the budgets cannot be reached, so nothing is asked", retry_after_ms=1000

@@ -1,5 +1,7 @@
 """Every architecture and both runtimes give what a plain transformers forward of the text alone gives."""
 
+import json
+import shutil
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -66,6 +68,20 @@ def test_real_encoder_equals_plain_forward(minilm: Path, plain: Any) -> None:
         _check(model, alone, questions)
 
     check()
+
+
+@pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu"])
+@pytest.mark.parametrize("kind", ["bert", "distilbert"])
+def test_every_activation_is_computed_once(
+    kind: str, activation: str, tiny: Any, plain: Any, tmp_path: Path
+) -> None:
+    """The exact GELU by the linear before it, where that can; any other as it was."""
+    folder = shutil.copytree(tiny(kind), tmp_path / kind)
+    config = json.loads((folder / "config.json").read_text())
+    name = "activation" if kind == "distilbert" else "hidden_act"
+    (folder / "config.json").write_text(json.dumps(config | {name: activation}))
+    want = Want(layers=(1, 2, 3), pooling="none")
+    _check(Model.load(str(folder), max_length=MAX_LENGTH), plain(folder), [(Instance("the cat asks"), want)])
 
 
 @pytest.mark.parametrize("kind", RUNTIMES)

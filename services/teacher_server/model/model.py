@@ -11,7 +11,8 @@ from teacher_server.model.identity import fingerprint_of
 from teacher_server.model.int8 import quantise
 from teacher_server.model.loading import AskedDType, Checkpoint, load_checkpoint
 from teacher_server.model.outputs import cut
-from teacher_server.model.runtimes import choose_runtime
+from teacher_server.model.prepacked import prepack
+from teacher_server.model.runtimes import Packed, choose_runtime
 
 
 class Model:
@@ -32,6 +33,8 @@ class Model:
         self._forward = choose_runtime(checkpoint.network)
         if dtype == "int8":
             quantise(checkpoint.network.base_model)
+        elif isinstance(self._forward, Packed):
+            prepack(self._forward.encoder, checkpoint.network)
         self.description = Description(
             name=name,
             fingerprint=fingerprint,

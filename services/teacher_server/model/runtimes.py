@@ -5,16 +5,16 @@ padded everywhere else. Both give the same values within float32 rounding.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutput
 
-from teacher_server.model.attention import Rows, grouped, pack_attention, varlen
+from teacher_server.model.attention import Rows, grouped, varlen
 from teacher_server.model.encoding import Encoded
 from teacher_server.model.loading import position_offset, type_count
+from teacher_server.model.packed import ENCODERS, pack
 
 Name = Literal["packed", "varlen", "padded"]
 
@@ -50,13 +50,12 @@ class Runtime(Protocol):
 
 def choose_runtime(network: PreTrainedModel) -> Runtime:
     """The fastest runtime that gives this architecture's values exactly on this device."""
-    encoder = _ENCODERS.get(network.config.model_type)
     decodes = getattr(network.config, "is_decoder", False)
     # On an accelerator one kernel must do for a batch: without flash attention, that is the padded one.
     on_cpu, flash = network.device.type == "cpu", network.device.type == "cuda" and _half(network.dtype)
-    if encoder is None or decodes or not (on_cpu or flash):
+    if network.config.model_type not in ENCODERS or decodes or not (on_cpu or flash):
         return Padded(network)
-    return Packed(network, encoder)
+    return Packed(network)
 
 
 def _half(dtype: torch.dtype) -> bool:
@@ -117,31 +116,16 @@ class Padded:
             self._network.set_attn_implementation(self._fast)
 
 
-# Where each architecture keeps its layers. Those listed compute position and type embeddings from the
-# ids given, hand keyword arguments down to their self-attention, and classify by the first token.
-_ENCODERS = {
-    "bert": "encoder",
-    "camembert": "encoder",
-    "distilbert": "transformer",
-    "electra": "encoder",
-    "roberta": "encoder",
-    "xlm-roberta": "encoder",
-}
-
-
 class Packed:
     """All tokens in one row [1, tokens]; attention runs within each instance: no padding is computed."""
 
-    def __init__(self, network: PreTrainedModel, encoder: str) -> None:
+    def __init__(self, network: PreTrainedModel) -> None:
         self._network, self._typed = network, type_count(network) > 1
         self._offset, self._pad = position_offset(network), network.config.pad_token_id
         self.heads = network.config.num_attention_heads
         flash = network.device.type == "cuda"
         self.name: Name = "varlen" if flash else "packed"
-        pack_attention(network.base_model, varlen if flash else grouped)
-        # Keeps the last layer's full states: the encoder's output is cut to the first tokens below.
-        network.config.tie_last_hidden_states = False
-        network.base_model.get_submodule(encoder).register_forward_hook(_first_tokens, with_kwargs=True)
+        self.encoder = pack(network, varlen if flash else grouped)
 
     def __call__(self, batch: Sequence[Encoded], *, hidden: bool, attentions: bool = False) -> States:
         device, lengths = self._network.device, [encoded.tokens for encoded in batch]
@@ -151,10 +135,10 @@ class Packed:
             inputs["token_type_ids"] = _type_ids(batch)[None]
         on_device = {name: tensor.to(device) for name, tensor in inputs.items()}
         rows = Rows.of(lengths, device)
+        kept: list[Tensor] | None = [] if hidden else None
         weights: list[list[Tensor]] | None = [] if attentions else None
-        outputs = self._network(**on_device, rows=rows, weights=weights, output_hidden_states=hidden)
-        layers = tuple(states[0] for states in outputs.hidden_states) if hidden else ()
-        return States(outputs.logits, layers, lengths, weights or ())
+        logits = self._network(**on_device, rows=rows, kept=kept, weights=weights).logits
+        return States(logits, tuple(kept or ()), lengths, weights or ())
 
     def _positions(self, ids: Tensor, lengths: list[int]) -> Tensor:
         """Position ids [1, tokens] that start anew with each instance."""
@@ -169,15 +153,6 @@ class Packed:
 def _cut_to(lengths: Sequence[int], attentions: Tensor) -> list[Tensor]:
     """Of [instances, heads, longest, longest] each instance's own tokens."""
     return [one[:, :length, :length] for one, length in zip(attentions, lengths, strict=True)]
-
-
-def _first_tokens(
-    module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: BaseModelOutput
-) -> BaseModelOutput:
-    """Hands the head one row for each instance, [instances, 1, hidden], in place of [1, tokens, hidden]."""
-    assert output.last_hidden_state is not None
-    output.last_hidden_state = output.last_hidden_state[0, kwargs["rows"].ends[:-1], None]
-    return output
 
 
 def _type_ids(batch: Sequence[Encoded]) -> Tensor:

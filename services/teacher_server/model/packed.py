@@ -1,0 +1,119 @@
+"""The layers of the BERT family over instances one behind another: no padding is computed.
+
+Takes the place of a network's own encoder, whose embeddings before it and pooler and head behind it stay.
+Ten operations a layer and nothing around them: what transformers does beside them, for training and for
+every other way to run a model, takes a third of the time of a single text.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
+
+from teacher_server.model.attention import Attend, Rows, probabilities
+
+# Where each architecture keeps its layers. Those listed compute position and type embeddings from the
+# ids given, hand keyword arguments down to their encoder, and classify by the first token.
+ENCODERS = {
+    "bert": "encoder",
+    "camembert": "encoder",
+    "distilbert": "transformer",
+    "electra": "encoder",
+    "roberta": "encoder",
+    "xlm-roberta": "encoder",
+}
+
+
+class PackedLayer(nn.Module):
+    """A layer of the BERT family or of DistilBERT, with query, key and value in one linear."""
+
+    def __init__(self, layer: nn.Module, heads: int, attend: Attend) -> None:
+        super().__init__()
+        projections, parts = _parts(layer)
+        self.qkv = _fused(projections)
+        self.output, self.attention_norm, widen, activation, self.narrow, self.norm = parts
+        self.widen = nn.Sequential(widen, activation)
+        self._heads, self._attend = heads, attend
+
+    def forward(self, states: Tensor, rows: Rows, weights: list[list[Tensor]] | None) -> Tensor:
+        """[tokens, hidden] -> the same; adds its attention probabilities to `weights`, where there is one."""
+        qkv = self.qkv(states).unflatten(-1, (3, self._heads, -1))
+        if weights is not None:
+            weights.append(probabilities(qkv, rows))
+        mixed = self.output(self._attend(qkv, rows).flatten(1))
+        states = self.attention_norm(mixed.add_(states))
+        norm: Tensor = self.norm(self.narrow(self.widen(states)).add_(states))
+        return norm
+
+
+class PackedEncoder(nn.Module):
+    """All layers, and of the last one's states each instance's first token: what classifiers read."""
+
+    def __init__(self, network: PreTrainedModel, attend: Attend) -> None:
+        super().__init__()
+        layers, heads = _encoder(network).layer, network.config.num_attention_heads
+        assert isinstance(layers, nn.ModuleList)
+        self.layers = nn.ModuleList(PackedLayer(layer, heads, attend) for layer in layers)
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        *_: Any,
+        rows: Rows,
+        kept: list[Tensor] | None = None,
+        weights: list[list[Tensor]] | None = None,
+        **__: Any,
+    ) -> BaseModelOutputWithPastAndCrossAttentions:
+        """[1, tokens, hidden] -> [instances, 1, hidden].
+
+        Args:
+            kept: gets the states behind the embeddings and each layer, [tokens, hidden].
+            weights: gets each layer's attention probabilities of each instance, [heads, length, length].
+        """
+        states = hidden_states[0]
+        kept = [] if kept is None else kept
+        kept.append(states)
+        for layer in self.layers:
+            states = layer(states, rows, weights)
+            kept.append(states)
+        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=states[rows.ends[:-1], None])
+
+
+def pack(network: PreTrainedModel, attend: Attend) -> PackedEncoder:
+    """Puts a PackedEncoder in the place of the network's own."""
+    packed = PackedEncoder(network, attend)
+    network.base_model.set_submodule(ENCODERS[network.config.model_type], packed)
+    return packed
+
+
+def _encoder(network: PreTrainedModel) -> nn.Module:
+    return network.base_model.get_submodule(ENCODERS[network.config.model_type])
+
+
+def _parts(layer: Any) -> tuple[tuple[nn.Linear, ...], tuple[nn.Module, ...]]:
+    """Query, key and value; and what follows them, in the order of the computation."""
+    attention = layer.attention
+    if hasattr(layer, "ffn"):  # DistilBERT
+        block, norms = layer.ffn, (layer.sa_layer_norm, layer.output_layer_norm)
+        outputs = (attention.out_lin, block.lin1, block.activation, block.lin2)
+        projections = (attention.q_lin, attention.k_lin, attention.v_lin)
+    else:
+        block, norms = layer.intermediate, (attention.output.LayerNorm, layer.output.LayerNorm)
+        outputs = (attention.output.dense, block.dense, block.intermediate_act_fn, layer.output.dense)
+        projections = (attention.self.query, attention.self.key, attention.self.value)
+    output, widen, activation, narrow = outputs
+    return projections, (output, norms[0], widen, activation, narrow, norms[1])
+
+
+def _fused(linears: Sequence[nn.Linear]) -> nn.Linear:
+    """One linear whose outputs are those of all, one behind another; a fused one trains no more."""
+    weight, bias = (torch.cat([getattr(one, name) for one in linears]) for name in ("weight", "bias"))
+    fused = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
+    fused.weight, fused.bias = (
+        nn.Parameter(weight, requires_grad=False),
+        nn.Parameter(bias, requires_grad=False),
+    )
+    return fused

@@ -1,0 +1,55 @@
+"""Linears whose weights lie as oneDNN reads them: x86 CPUs, float32 and bfloat16.
+
+The values are those of nn.Linear within rounding. torch lays a weight out anew at each call, which for a
+single text is a third of the time; and GELU is applied to a tile while it is still in the core's cache.
+The operators are those that torch.compile's frozen graphs call.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.activations import GELUActivation
+
+from teacher_server.model.packed import PackedEncoder, PackedLayer
+
+DTYPES = (torch.float32, torch.bfloat16)
+
+
+class PrepackedLinear(nn.Module):
+    """Takes an nn.Linear's place, and that of the exact GELU behind it."""
+
+    def __init__(self, linear: nn.Linear, activation: Literal["none", "gelu"] = "none") -> None:
+        super().__init__()
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach())
+        self._bias = linear.bias.detach()
+        self._activation = activation
+
+    def forward(self, states: Tensor) -> Tensor:
+        """[..., inputs] -> [..., outputs], in the dtype of the states."""
+        computed: Tensor = torch.ops.mkldnn._linear_pointwise(
+            states, self._weight, self._bias, self._activation, [], "none"
+        )
+        return computed
+
+
+def prepack(encoder: PackedEncoder, network: PreTrainedModel) -> None:
+    """All linears of the layers, where device, processor and dtype are such."""
+    able = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    fast = network.device.type == "cpu" and torch.cpu.get_capabilities().get("avx2")
+    if able and fast and network.dtype in DTYPES:
+        for layer in encoder.layers:
+            assert isinstance(layer, PackedLayer)
+            _prepack(layer)
+
+
+def _prepack(layer: PackedLayer) -> None:
+    for name in ("qkv", "output", "narrow"):
+        setattr(layer, name, PrepackedLinear(getattr(layer, name)))
+    linear, activation = layer.widen
+    assert isinstance(linear, nn.Linear)
+    if type(activation) is GELUActivation:  # the exact one
+        layer.widen = nn.Sequential(PrepackedLinear(linear, "gelu"))
+    else:
+        layer.widen = nn.Sequential(PrepackedLinear(linear), activation)

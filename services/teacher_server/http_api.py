@@ -46,6 +46,7 @@ from teacher_server.http_bodies import (
 )
 from teacher_server.http_patience import Impatient
 from teacher_server.http_v2 import make_router
+from teacher_server.http_v2_bodies import status_of
 from teacher_server.open_inference import OpenInference
 from teacher_server.pipeline import Pipeline
 from teacher_server.tls import Certificates
@@ -281,7 +282,7 @@ def _refusal(error: TeacherError, path: str, *, status: int | None = None, close
     status = status or TABLE[type(error)].http_status
     told: Any = error_to_json(error)
     if path.startswith("/v2"):  # the Open Inference Protocol's errors are texts
-        status, told = (400 if status == 422 else status), legible(str(error))
+        status, told = status_of(status), legible(str(error))
     response = JSONResponse({"error": told}, status, headers=headers)
     if isinstance(error, UnauthenticatedError):
         for scheme in SCHEMES:  # a line each: Chromium reads one scheme of a line

@@ -11,49 +11,39 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Header, Path, Request
 from fastapi.responses import Response
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from teacher_api.errors import InvalidRequestError, NotReadyError
 from teacher_api.open_inference import inference_pb2 as pb
 from teacher_server.failures import of_the_table
-from teacher_server.http_bodies import LOOP_BYTES, AtMost4096, Body, as_invalid_request
+from teacher_server.http_bodies import LOOP_BYTES, as_invalid_request
+from teacher_server.http_v2_bodies import (
+    BINARY,
+    HEAD_BYTES,
+    REFUSALS,
+    InferBody,
+    InputBody,
+    ModelKind,
+    Parameters,
+    ServerKind,
+    TensorKind,
+    infer_documented,
+)
 from teacher_server.open_inference import OpenInference
 from teacher_server.open_inference.writing import NUMPY
 
-HEAD_BYTES = "inference-header-content-length"
-
-Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
-Parameters = Annotated[dict[str, bool | Int64 | float | str], Field(max_length=64)]
-
-
-class InputBody(Body):
-    name: str
-    datatype: str
-    shape: AtMost4096[Int64]
-    parameters: Parameters = Field(default_factory=dict)
-    data: AtMost4096[str | AtMost4096[str]] | None = None
-
-
-class OutputBody(Body):
-    name: str
-    parameters: Parameters = Field(default_factory=dict)
-
-
-class InferBody(Body):
-    id: str = ""
-    parameters: Parameters = Field(default_factory=dict)
-    inputs: AtMost4096[InputBody]
-    outputs: AtMost4096[OutputBody] = Field(default_factory=list)
+Head = Annotated[int | None, Header(alias=HEAD_BYTES, ge=0, description="bytes of the body that are JSON")]
 
 
 def make_router(served: OpenInference) -> APIRouter:
-    """Its paths are not in our OpenAPI: the protocol has a specification of its own.
-
-    A model's name may have slashes; of two decorators the lower one's path is tried first.
-    """
-    router = APIRouter(prefix="/v2", include_in_schema=False)
+    """The protocol's paths. A model's name may have slashes; of two decorators the lower one's path is tried
+    first."""
+    router = APIRouter(prefix="/v2", tags=["Open Inference Protocol"], responses=REFUSALS)
+    # That no other name or version is known, OpenAPI and /docs say; who asks all the same is told 404.
+    Name = Annotated[str, Path(json_schema_extra={"enum": [served.name]})]
+    Version = Annotated[str, Path(json_schema_extra={"enum": [served.version]})]
 
     @router.get("/health/live")
     async def live() -> dict[str, bool]:
@@ -66,33 +56,47 @@ def make_router(served: OpenInference) -> APIRouter:
         return {"ready": True}
 
     @router.get("")
-    async def server() -> dict[str, Any]:
+    async def server() -> ServerKind:
         told = served.server_metadata()
-        return {"name": told.name, "version": told.version, "extensions": list(told.extensions)}
+        return ServerKind(name=told.name, version=told.version, extensions=list(told.extensions))
 
-    @router.get("/models/{name:path}/ready")
     @router.get("/models/{name:path}/versions/{version}/ready")
-    async def model_ready(name: str, version: str = "") -> dict[str, Any]:
+    async def version_ready(name: Name, version: Version) -> dict[str, str | bool]:
         served.model_metadata(name, version)  # there is such a model
         if not served.ready:
             raise NotReadyError("the model is not ready")
         return {"name": name, "ready": True}
 
-    @router.post("/models/{name:path}/infer")
-    @router.post("/models/{name:path}/versions/{version}/infer")
-    async def infer(request: Request, name: str, version: str = "") -> Response:
-        body, follows = _read(await request.body(), request.headers.get(HEAD_BYTES))
+    @router.get("/models/{name:path}/ready")
+    async def model_ready(name: Name) -> dict[str, str | bool]:
+        return await version_ready(name, "")
+
+    @router.post("/models/{name:path}/versions/{version}/infer", **infer_documented())
+    async def version_infer(request: Request, name: Name, version: Version, head: Head = None) -> Response:
+        body, follows = _read(await request.body(), head)
         binary = _binary(body)
         with of_the_table():
             response = await served.infer(_request(body, follows, name, version), None)
         return await _answered(response, binary)
 
-    @router.get("/models/{name:path}")
+    @router.post("/models/{name:path}/infer", **infer_documented())
+    async def model_infer(request: Request, name: Name, head: Head = None) -> Response:
+        return await version_infer(request, name, "", head)
+
     @router.get("/models/{name:path}/versions/{version}")
-    async def model(name: str, version: str = "") -> dict[str, Any]:
+    async def version(name: Name, version: Version) -> ModelKind:
         told = served.model_metadata(name, version)
-        named = {"name": told.name, "versions": list(told.versions), "platform": told.platform}
-        return named | {"inputs": _tensors(told.inputs), "outputs": _tensors(told.outputs)}
+        return ModelKind(
+            name=told.name,
+            versions=list(told.versions),
+            platform=told.platform,
+            inputs=_tensors(told.inputs),
+            outputs=_tensors(told.outputs),
+        )
+
+    @router.get("/models/{name:path}")
+    async def model(name: Name) -> ModelKind:
+        return await version(name, "")
 
     return router
 
@@ -100,13 +104,11 @@ def make_router(served: OpenInference) -> APIRouter:
 # ---- what is asked ----
 
 
-def _read(body: bytes, head: str | None) -> tuple[InferBody, bytes]:
+def _read(body: bytes, head: int | None) -> tuple[InferBody, bytes]:
     """The JSON, and what follows it."""
-    size = len(body) if head is None else int(head) if head.isdecimal() else -1
-    if not 0 <= size <= len(body):
-        raise InvalidRequestError(
-            "not a part of the body", field=HEAD_BYTES, value=head or "", limit=len(body)
-        )
+    size = len(body) if head is None else head
+    if size > len(body):
+        raise InvalidRequestError("more than the body", field=HEAD_BYTES, value=size, limit=len(body))
     try:
         return InferBody.model_validate_json(body[:size]), body[size:]
     except ValidationError as error:
@@ -205,7 +207,7 @@ async def _answered(response: pb.ModelInferResponse, binary: Callable[[str], boo
     if not tail:
         return Response(head, media_type="application/json")
     headers = {HEAD_BYTES: str(len(head))}
-    return Response(b"".join([head, *tail]), media_type="application/octet-stream", headers=headers)
+    return Response(b"".join([head, *tail]), media_type=BINARY, headers=headers)
 
 
 def _output(output: pb.ModelInferResponse.InferOutputTensor, raw: bytes, *, binary: bool) -> dict[str, Any]:
@@ -215,5 +217,5 @@ def _output(output: pb.ModelInferResponse.InferOutputTensor, raw: bytes, *, bina
     return described | {"data": np.frombuffer(raw, NUMPY[output.datatype]).tolist()}
 
 
-def _tensors(described: Sequence[pb.ModelMetadataResponse.TensorMetadata]) -> list[dict[str, Any]]:
-    return [{"name": one.name, "datatype": one.datatype, "shape": list(one.shape)} for one in described]
+def _tensors(described: Sequence[pb.ModelMetadataResponse.TensorMetadata]) -> list[TensorKind]:
+    return [TensorKind(name=one.name, datatype=one.datatype, shape=list(one.shape)) for one in described]

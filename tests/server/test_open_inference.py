@@ -4,7 +4,6 @@ The server's model has a name with a slash, as hub names do.
 """
 
 import json
-import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,8 +15,7 @@ import httpx
 import numpy as np
 import pytest
 from faces import FaultyServer, grpc_error, texts
-from hypothesis import HealthCheck, example, given, settings
-from hypothesis import strategies as st
+from fuzzing_v2 import packed, request
 from processes import ServerProcess
 
 from teacher_api.errors import InvalidRequestError, NotFoundError
@@ -28,7 +26,6 @@ from teacher_api.v1.teacher_pb2_grpc import TeacherServiceStub
 
 Json = dict[str, Any]
 Code = grpc.StatusCode
-Tensor = pb.ModelInferRequest.InferInputTensor
 
 CLIENT = Path(__file__).with_name("triton_client.py")
 PATIENCE_SECONDS = 20
@@ -225,16 +222,6 @@ def stub(server: ServerProcess) -> Iterator[GRPCInferenceServiceStub]:
         yield GRPCInferenceServiceStub(channel)
 
 
-def packed(*elements: bytes) -> bytes:
-    return b"".join(struct.pack("<I", len(element)) + element for element in elements)
-
-
-def request(*raw: bytes, **fields: Any) -> pb.ModelInferRequest:
-    """For one text, changed."""
-    tensor = {"name": "text", "datatype": "BYTES", "shape": [1]} | fields
-    return pb.ModelInferRequest(model_name="tiny-model0", inputs=[tensor], raw_input_contents=raw)
-
-
 MALFORMED = {
     "shorter than its length": (request(b"\2\0\0\0a"), "inputs[0]"),
     "half a length": (request(b"\2\0"), "inputs[0]"),
@@ -332,95 +319,6 @@ def test_malformed_bodies_are_refused(triton: Triton, http: httpx.Client, case: 
     response = http.post(f"/v2/models/{triton.model}/infer", content=body, headers=headers)
     assert response.status_code == 400, response.text
     assert response.json()["error"]
-
-
-quick = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-names = st.sampled_from(["text", "text_pair", "logits", "hidden_states", "mask", "layers", "timeout", ""])
-values = st.one_of(
-    st.builds(pb.InferParameter, string_param=st.text(max_size=4) | st.sampled_from(["0,1", "cls", "FP16"])),
-    st.builds(pb.InferParameter, int64_param=st.integers(-(2**63), 2**63 - 1) | st.integers(0, 3)),
-    st.builds(pb.InferParameter, double_param=st.floats()),
-    st.builds(pb.InferParameter, bool_param=st.booleans()),
-    st.just(pb.InferParameter()),
-)
-parameters = st.dictionaries(names | st.sampled_from(["pooling", "dtype"]), values, max_size=2)
-contents = st.builds(
-    pb.InferTensorContents,
-    bytes_contents=st.lists(st.binary(max_size=4), max_size=2),
-    int_contents=st.lists(st.integers(0, 3), max_size=1),
-)
-inputs = st.builds(
-    Tensor,
-    name=names,
-    datatype=st.sampled_from(["BYTES", "BYTES", "FP32"]),
-    shape=st.lists(st.integers(0, 3) | st.integers(-(2**63), 2**63 - 1), max_size=3),
-    parameters=st.just({}) | parameters,
-    contents=st.none() | contents,
-)
-requests = st.builds(
-    pb.ModelInferRequest,
-    parameters=parameters,
-    inputs=st.lists(inputs, max_size=2),
-    outputs=st.lists(st.builds(pb.ModelInferRequest.InferRequestedOutputTensor, name=names), max_size=2),
-    raw_input_contents=st.lists(st.binary(max_size=8) | st.just(packed(b"a")), max_size=2),
-)
-
-
-@settings(quick, max_examples=200)
-@given(asked=requests)
-@example(asked=request(packed(b"a")))
-def test_any_request_is_answered_or_refused(
-    stub: GRPCInferenceServiceStub, triton: Triton, asked: pb.ModelInferRequest
-) -> None:
-    asked.model_name = triton.model
-    try:
-        stub.ModelInfer(asked, timeout=PATIENCE_SECONDS)
-    except grpc.RpcError as error:
-        assert error.code() in (Code.INVALID_ARGUMENT, Code.DEADLINE_EXCEEDED), asked
-
-
-any_json = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
-    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=4), inner, max_size=2),
-    max_leaves=4,
-)
-
-
-def nearly(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Json]:
-    """Objects of these names, each present or not, its value as it should be or anything."""
-    return st.fixed_dictionaries({}, optional={name: value | any_json for name, value in fields.items()})
-
-
-json_values = st.sampled_from(["0,1", "cls", "none", "FP16", 1, True, 8])
-json_parameters = nearly(
-    **dict.fromkeys(["layers", "pooling", "dtype", "binary_data_size", "binary_data_output"], json_values)
-)
-bodies = nearly(
-    id=st.text(max_size=4),
-    parameters=json_parameters,
-    outputs=st.lists(nearly(name=names, parameters=json_parameters), max_size=2),
-) | st.builds(
-    lambda tensors, other: {"inputs": tensors} | other,
-    st.lists(
-        st.fixed_dictionaries(
-            {"name": names, "datatype": st.just("BYTES"), "shape": st.lists(st.integers(0, 2), max_size=2)},
-            optional={"data": st.lists(st.text(max_size=3), max_size=2), "parameters": json_parameters},
-        ),
-        max_size=2,
-    ),
-    nearly(parameters=json_parameters),
-)
-
-
-@settings(quick, max_examples=200)
-@given(body=bodies | any_json, follows=st.binary(max_size=8) | st.just(packed(b"abcd")))
-def test_any_body_is_answered_or_refused(
-    triton: Triton, http: httpx.Client, body: Any, follows: bytes
-) -> None:
-    head = json.dumps(body).encode()
-    headers = {"inference-header-content-length": str(len(head))}
-    response = http.post(f"/v2/models/{triton.model}/infer", content=head + follows, headers=headers)
-    assert response.status_code in (200, 400), response.text
 
 
 def test_who_is_not_there_is_named(stub: GRPCInferenceServiceStub) -> None:

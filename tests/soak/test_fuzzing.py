@@ -10,7 +10,28 @@ from typing import Any
 
 import httpx
 import pytest
-from fuzzing import REFUSALS, STATUSES, RawGrpc, any_json, bodies, explored, mutations, quick, request_bytes
+from fuzzing import (
+    REFUSALS,
+    STATUSES,
+    Code,
+    RawGrpc,
+    any_json,
+    bodies,
+    explored,
+    mutations,
+    quick,
+    request_bytes,
+)
+from fuzzing_v2 import (
+    V2Grpc,
+    V2Http,
+    any_v2_body,
+    follows,
+    nearly_sound,
+    nearly_sound_body,
+    requests,
+    v2_mutations,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from processes import ServerProcess
@@ -41,6 +62,37 @@ def test_fifty_thousand_protobufs(raw: RawGrpc, server: ServerProcess, record_pr
         settings(quick, max_examples=25_000)(given(data)(send))()
     record_property("result", f"{sent} sent, 0 INTERNAL")
     assert server.process.poll() is None
+
+
+def test_forty_thousand_of_the_open_inference_protocol(
+    server: ServerProcess, record_property: Record
+) -> None:
+    record_property("promise", "bad input never breaks it: the Open Inference Protocol")
+    record_property("size", "30,000 over gRPC, 10,000 over HTTP")
+    name = httpx.get(f"{server.url}/v1/describe").json()["name"]
+    grpc, http = V2Grpc(server, name), V2Http(server, name)
+    refused = {Code.INVALID_ARGUMENT, Code.DEADLINE_EXCEEDED, Code.NOT_FOUND}
+    answered = 0
+
+    def send(asked: Any) -> None:
+        nonlocal answered
+        code = grpc.send_bytes(asked) if isinstance(asked, bytes) else grpc.send(asked)
+        answered += code is Code.OK
+        assert code in {Code.OK, *refused}
+
+    def post(body: Any, more: bytes) -> None:
+        nonlocal answered
+        status = http.send(body, more)
+        answered += status == 200
+        assert status in (200, 400)
+
+    for asked in (requests, nearly_sound(), v2_mutations | st.binary(max_size=64)):
+        settings(quick, max_examples=10_000)(given(asked)(send))()
+    settings(quick, max_examples=5_000)(given(any_v2_body, follows)(post))()
+    settings(quick, max_examples=5_000)(given(nearly_sound_body())(lambda asked: post(*asked)))()
+    record_property("result", f"{answered} answered, the others refused, 0 INTERNAL, 0 of 5xx")
+    grpc.channel.close()
+    http.client.close()
 
 
 def test_ten_thousand_cases_of_the_openapi(

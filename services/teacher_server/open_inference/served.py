@@ -23,6 +23,16 @@ class OpenInference:
         self._pipeline, self._health, self._max_bytes = pipeline, health, max_bytes
 
     @property
+    def name(self) -> str:
+        """Of the one model."""
+        return self._pipeline.description.name
+
+    @property
+    def version(self) -> str:
+        """Of the one model: the teacher's fingerprint."""
+        return self._pipeline.description.fingerprint
+
+    @property
     def ready(self) -> bool:
         """Whether the server may be asked."""
         return self._health.ready

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
@@ -39,7 +40,7 @@ class PackedLayer(nn.Module):
         self._heads, self._attend = heads, attend
 
     def forward(self, states: Tensor, rows: Rows, weights: list[list[Tensor]] | None) -> Tensor:
-        """[tokens, hidden] -> the same; adds its attention probabilities to `weights`, where there is one."""
+        """[size, hidden] -> the same; adds its attention probabilities to `weights`, where there is one."""
         qkv = self.qkv(states).unflatten(-1, (3, self._heads, -1))
         if weights is not None:
             weights.append(probabilities(qkv, rows))
@@ -73,12 +74,12 @@ class PackedEncoder(nn.Module):
             kept: gets the states behind the embeddings and each layer, [tokens, hidden].
             weights: gets each layer's attention probabilities of each instance, [heads, length, length].
         """
-        states = hidden_states[0]
+        states = pad(hidden_states[0], (0, 0, 0, rows.size - rows.tokens))
         kept = [] if kept is None else kept
-        kept.append(states)
+        kept.append(states[: rows.tokens])
         for layer in self.layers:
             states = layer(states, rows, weights)
-            kept.append(states)
+            kept.append(states[: rows.tokens])
         return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=states[rows.ends[:-1], None])
 
 

@@ -23,7 +23,7 @@ class PrepackedLinear(nn.Module):
     def __init__(self, linear: nn.Linear, activation: Literal["none", "gelu"] = "none") -> None:
         super().__init__()
         self._weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach())
-        self._bias = linear.bias.detach()
+        self._bias = linear.bias.detach().clone()
         self._activation = activation
 
     def forward(self, states: Tensor) -> Tensor:
@@ -42,6 +42,8 @@ def prepack(encoder: PackedEncoder, network: PreTrainedModel) -> None:
         for layer in encoder.layers:
             assert isinstance(layer, PackedLayer)
             _prepack(layer)
+        for left in network.parameters():  # of a file that stays in memory, whole, while one is a view of it
+            left.data = left.data.clone()
 
 
 def _prepack(layer: PackedLayer) -> None:

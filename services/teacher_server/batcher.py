@@ -1,9 +1,9 @@
 """Between many callers and one model: a bounded queue, and batches of a token budget.
 
-Two threads keep the event loop free: one tokenises what arrives, the other takes the next batch as
-soon as the model is idle. So the next batch is tokenised, and is chosen as late as possible, while the
-model runs; a batch takes half of the work that is there, so that answers and new questions cross the
-loop while the other half runs.
+Threads keep the event loop free: one tokenises what arrives; each of the model's lanes, two as a rule,
+takes the next batch as soon as it is idle. So a batch is chosen as late as possible, and takes half of the
+work that is there: answers and new questions cross the loop while the other lane runs. On a CPU a lane
+has half of the threads, which wait less for one another, or all of them while the other is idle.
 """
 
 import asyncio
@@ -12,7 +12,6 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -21,56 +20,22 @@ from teacher_api.errors import (
     InternalError,
     NotReadyError,
     OverloadedError,
-    TeacherError,
     as_teacher_error,
 )
-from teacher_api.messages import Instance, Outputs, Want
+from teacher_api.messages import Outputs
 from teacher_server.fair_queue import FairQueue
+from teacher_server.jobs import Job, Outcome, Taken
 from teacher_server.metrics import Metrics
-from teacher_server.model import Encoded, Model
+from teacher_server.model import Model
 from teacher_server.pace import Pace
-from teacher_server.tracing import Request, Untraced
-
-Outcome = Outputs | TeacherError
+from teacher_server.tracing import Untraced
 
 LEAST_RETRY_MS = 50
 JOIN_SECONDS = 2.0
 LEAST_BATCH = 8  # texts: smaller halves would cost more than the overlap gains
+LINGER_SECONDS = 0.002  # beside a lane at work: those just answered ask again, and fill a batch
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(eq=False, slots=True)
-class Job:
-    """One question on its way through the model.
-
-    Attributes:
-        future: its outcome, never an exception; cancelled when nobody waits any more.
-        deadline: time.monotonic() after which nobody waits.
-        waiters: how many wait.
-        caller: whose turn it takes; see fair_queue.py.
-        asked_by: the requests that it answers, for spans and logs.
-        arrived: time.monotonic().
-    """
-
-    key: bytes
-    instance: Instance
-    want: Want
-    future: asyncio.Future[Outcome]
-    deadline: float
-    waiters: int = 0
-    caller: str = ""
-    asked_by: list[Request] = field(default_factory=list)
-    arrived: float = field(default_factory=time.monotonic)
-    encoded: Encoded = field(init=False)
-
-    @property
-    def ids(self) -> dict[str, str]:
-        """For the log: of the request that asked first."""
-        return self.asked_by[0].ids if self.asked_by else {}
-
-    def expired(self, now: float) -> bool:
-        return self.future.cancelled() or now >= self.deadline
 
 
 class Batcher:
@@ -102,18 +67,16 @@ class Batcher:
         self._ready = threading.Condition()  # guards what follows
         self._waiting: FairQueue[Job] = FairQueue()  # tokenised
         self._queued = 0  # submitted and not yet taken, tokenised or not
-        self._running = 0  # texts of the batch that the model is at
-        self._more_waited = False  # when it was taken
-        self._last_size = 0  # texts of the batch that ran last: its callers may be about to ask again
+        self._running = 0  # texts that the model is at
         self._closing = False
         self._pace = Pace()
         metrics.queue_texts.set_function(lambda: self._queued)
         metrics.queue_limit.set(queue_texts)
         metrics.queue_age.set_function(self._oldest_seconds)
-        work = {"tokenise": self._tokenise, "model": self._serve}
+        lanes = [(f"model-{number}", self._serve) for number in range(model.lanes)]
         self._threads = [
             threading.Thread(target=self._watched, args=(run,), name=name, daemon=True)
-            for name, run in work.items()
+            for name, run in [("tokenise", self._tokenise), *lanes]
         ]
         for thread in self._threads:
             thread.start()
@@ -163,7 +126,7 @@ class Batcher:
             return now - min((job.arrived for job in self._waiting), default=now)
 
     async def close(self) -> None:
-        """Stops both threads after what they are at; one that hangs is left behind."""
+        """Stops all threads after what they are at; one that hangs is left behind."""
         with self._ready:
             self._closing = True
             self._ready.notify_all()
@@ -201,7 +164,7 @@ class Batcher:
             with self._ready:
                 self._waiting.put(job for job in jobs if job not in failed)
                 self._queued -= len(failed)
-                self._ready.notify()
+                self._ready.notify_all()
             self._hand_back(list(failed), list(failed.values()))
 
     def _encode(self, jobs: Sequence[Job]) -> dict[Job, Outcome]:
@@ -218,56 +181,60 @@ class Batcher:
 
     def _serve(self) -> None:
         while (taken := self._take()) is not None:
-            batch, expired = taken
-            self._metrics.expired.inc(len(expired))
-            self._hand_back(
-                expired, [DeadlineExceededError("the deadline passed in the queue")] * len(expired)
-            )
-            if batch:
-                self._run_batch(batch)
+            self._metrics.expired.inc(len(taken.expired))
+            late = DeadlineExceededError("the deadline passed in the queue")
+            self._hand_back(taken.expired, [late] * len(taken.expired))
+            if taken.batch:
+                self._run_batch(taken)
 
-    def _take(self) -> tuple[list[Job], list[Job]] | None:
-        """Waits for work: the next batch, and what has expired. None when closing and nothing is left."""
+    def _take(self) -> Taken | None:
+        """Waits for work. None when closing and nothing is left."""
         with self._ready:
             self._ready.wait_for(lambda: self._waiting or self._closing)
-            if not self._waiting:
-                return None
+            self._ready.wait_for(self._worth_taking, LINGER_SECONDS)
+            if not self._waiting:  # the other lane has it
+                return None if self._closing else Taken([], [], alone=False, more_waited=False)
             expired = self._waiting.drop_expired(time.monotonic())
-            # Half of the work that there is, the batch that is being answered included.
-            most = max(LEAST_BATCH, (len(self._waiting) + self._last_size + 1) // 2)
+            # Half of the work that there is, what the other lane is at included.
+            most = max(LEAST_BATCH, (len(self._waiting) + self._running + 1) // 2)
             batch = self._waiting.take(most, self._batch_tokens, padded=not self._model.padding_free)
+            alone = not (self._running or self._waiting)
             self._queued -= len(expired) + len(batch)
-            self._running = self._last_size = len(batch)
-            self._more_waited = bool(self._waiting)
-            return batch, expired
+            self._running += len(batch)
+            return Taken(batch, expired, alone=alone, more_waited=bool(self._waiting))
 
-    def _run_batch(self, batch: Sequence[Job]) -> None:
-        taken, started = time.time_ns(), time.perf_counter()
+    def _worth_taking(self) -> bool:
+        return self._closing or not self._running or len(self._waiting) >= LEAST_BATCH
+
+    def _run_batch(self, taken: Taken) -> None:
+        batch, began, started = taken.batch, time.time_ns(), time.perf_counter()
         waited = time.monotonic() - min(job.arrived for job in batch)
-        outcomes = self._compute(batch)
+        outcomes = self._compute(batch, alone=taken.alone)
         seconds = time.perf_counter() - started
         tokens = [job.encoded.tokens for job in batch]
         padded = sum(tokens) if self._model.padding_free else max(tokens) * len(batch)
         self._tracer.ran(
-            (one for job in batch for one in job.asked_by), taken, texts=len(batch), tokens=padded
+            (one for job in batch for one in job.asked_by), began, texts=len(batch), tokens=padded
         )
         with self._ready:
-            self._running = 0
-            self._pace.note(len(batch), seconds, more_waited=self._more_waited)
+            self._running -= len(batch)
+            beside = self._model.lanes if taken.more_waited else 1  # so many lanes went at this speed
+            self._pace.note(beside * len(batch), seconds, more_waited=taken.more_waited)
         self._hand_back(batch, outcomes)
         self._metrics.ran(tokens, padded, self._batch_tokens, waited=waited, seconds=seconds)
 
-    def _compute(self, batch: Sequence[Job]) -> list[Outcome]:
+    def _compute(self, batch: Sequence[Job], *, alone: bool) -> list[Outcome]:
         """One forward; halves of the batch if that fails, so that in the end a bad text fails alone."""
         try:
-            outputs = self._model.run([job.encoded for job in batch], [job.want for job in batch])
+            wants = [job.want for job in batch]
+            outputs = self._model.run([job.encoded for job in batch], wants, alone=alone)
             return [_if_finite(out) for _, out in zip(batch, outputs, strict=True)]
         except Exception as error:
             if len(batch) == 1:
                 log.exception("the model failed on a text", extra=batch[0].ids)
                 return [as_teacher_error(error)]
             half = len(batch) // 2
-            return self._compute(batch[:half]) + self._compute(batch[half:])
+            return self._compute(batch[:half], alone=alone) + self._compute(batch[half:], alone=alone)
 
     def _hand_back(self, jobs: Sequence[Job], outcomes: Sequence[Outcome]) -> None:
         if jobs:

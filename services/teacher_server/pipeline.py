@@ -19,8 +19,9 @@ from teacher_api.errors import (
 from teacher_api.identity import ContentKeys
 from teacher_api.messages import Answer, Description, Outputs, Usage, Want, misfit
 from teacher_server.admission import Question, check
-from teacher_server.batcher import Batcher, Job, Outcome
+from teacher_server.batcher import Batcher
 from teacher_server.cache import Cache
+from teacher_server.jobs import Job, Outcome
 from teacher_server.model import Model
 from teacher_server.quota import Quota
 from teacher_server.tracing import current

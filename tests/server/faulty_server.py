@@ -9,6 +9,7 @@
 "die …"        the model's thread ends
 "raise NAME"   the pipeline raises that exception in the handler
 
+Its model has one lane, so that a slow text holds all others, unless --threads says more.
 Each text that the model sees is appended, one a line, to the file that FAULTY_RUNS names.
 """
 
@@ -42,7 +43,9 @@ def remembering_encode(self: Model, instances: Sequence[Instance]) -> list[Encod
     return encoded
 
 
-def faulty_run(self: Model, encoded: Sequence[Encoded], wants: Sequence[Want]) -> list[Outputs]:
+def faulty_run(
+    self: Model, encoded: Sequence[Encoded], wants: Sequence[Want], *, alone: bool = True
+) -> list[Outputs]:
     asked = [text_of[tuple(one.ids)] for one in encoded]
     with Path(os.environ["FAULTY_RUNS"]).open("a") as seen:
         seen.write("".join(f"{'late' if is_late(text) else text}\n" for text in asked))
@@ -54,7 +57,7 @@ def faulty_run(self: Model, encoded: Sequence[Encoded], wants: Sequence[Want]) -
             sys.exit(SECRET)
         if kind in ("fail", "memory"):
             raise (RuntimeError if kind == "fail" else MemoryError)(SECRET)
-    outputs = run(self, encoded, wants)
+    outputs = run(self, encoded, wants, alone=alone)
     return [
         poisoned(out) if text.startswith("nan") else out for text, out in zip(asked, outputs, strict=True)
     ]
@@ -85,4 +88,5 @@ def named(name: str) -> type[BaseException]:
 
 if __name__ == "__main__":
     Model.encode, Model.run, Pipeline.predict = remembering_encode, faulty_run, faulty_predict  # type: ignore[method-assign]
+    os.environ.setdefault("TEACHER_THREADS", "1")
     sys.exit(main())

@@ -12,7 +12,8 @@ import pytest
 
 from teacher_api.errors import DeadlineExceededError, InvalidRequestError, OverloadedError
 from teacher_api.messages import Instance, Outputs, Want
-from teacher_server.batcher import LEAST_BATCH, Batcher, Job
+from teacher_server.batcher import LEAST_BATCH, Batcher
+from teacher_server.jobs import Job
 from teacher_server.metrics import Metrics
 from teacher_server.model import Encoded
 from teacher_server.pace import Pace
@@ -22,18 +23,20 @@ from teacher_server.tracing import Untraced
 class RecordingModel:
     """A token a character; waits in `run` for `go`; keeps the lengths of each batch."""
 
-    def __init__(self, padding_free: bool) -> None:
-        self.padding_free = padding_free
+    def __init__(self, padding_free: bool, lanes: int) -> None:
+        self.padding_free, self.lanes = padding_free, lanes
         self.go, self.entered = threading.Event(), threading.Event()
         self.batches: list[list[int]] = []
+        self.alone: list[bool] = []
 
     def encode(self, instances: Sequence[Instance]) -> list[Encoded]:
         if any(instance.text == "?" for instance in instances):
             raise InvalidRequestError("bad", field="instances[0].tokens.ids")
         return [Encoded([1] * len(instance.text)) for instance in instances]
 
-    def run(self, encoded: Sequence[Encoded], wants: Sequence[Want]) -> list[Outputs]:
+    def run(self, encoded: Sequence[Encoded], wants: Sequence[Want], *, alone: bool) -> list[Outputs]:
         self.batches.append([one.tokens for one in encoded])
+        self.alone.append(alone)
         self.entered.set()
         assert self.go.wait(10)
         return [Outputs(np.full(2, one.tokens, np.float32)) for one in encoded]
@@ -42,8 +45,10 @@ class RecordingModel:
 class Bench:
     """A batcher around a model that is busy with one text until told to go."""
 
-    def __init__(self, *, padding_free: bool, batch_tokens: int = 100, queue_texts: int = 1000) -> None:
-        self.model: Any = RecordingModel(padding_free)
+    def __init__(
+        self, *, padding_free: bool, batch_tokens: int = 100, queue_texts: int = 1000, lanes: int = 1
+    ) -> None:
+        self.model: Any = RecordingModel(padding_free, lanes)
         self.delivered: list[Job] = []
         self.batcher = Batcher(
             self.model,
@@ -117,6 +122,39 @@ async def test_a_batch_takes_half_of_the_work(close: list[Bench]) -> None:
     await bench.finish(*bench.submit([2] * 39))
     assert len(bench.model.batches[1]) == 20
     assert min(len(batch) for batch in bench.model.batches[1:-1]) >= LEAST_BATCH
+
+
+async def test_two_lanes_share_the_work_and_one_alone_has_all_threads(close: list[Bench]) -> None:
+    bench = Bench(padding_free=True, batch_tokens=10_000, lanes=2)
+    close.append(bench)
+    await bench.occupy()
+    assert bench.model.alone == [True]
+    later = bench.submit([2] * 20)
+    while len(bench.model.batches) < 2:  # noqa: ASYNC110  # a thread's state
+        await asyncio.sleep(0.001)
+    assert len(bench.model.batches[1]) == 11  # half of the 21 that wait and run
+    await bench.tokenised(9)
+    bench.model.go.set()
+    await asyncio.gather(*[job.future for job in later])
+    assert [len(batch) for batch in bench.model.batches[2:]] in ([9], [8, 1])
+    assert bench.model.alone[1] is False
+    (last,) = bench.submit([2])
+    await last.future
+    assert bench.model.alone[-1] is True
+
+
+async def test_a_lane_waits_a_moment_for_more_beside_one_at_work(close: list[Bench]) -> None:
+    """Those who were just answered ask again within milliseconds; a lone text is never kept waiting."""
+    bench = Bench(padding_free=True, lanes=2)
+    close.append(bench)
+    await bench.occupy()
+    jobs = bench.submit([3])
+    async with asyncio.timeout(5):
+        while len(bench.model.batches) < 2:  # noqa: ASYNC110  # it does not wait for company for ever
+            await asyncio.sleep(0.001)
+    bench.model.go.set()
+    await asyncio.gather(*[job.future for job in jobs])
+    assert bench.model.batches == [[1], [3]]
 
 
 async def test_longer_than_the_budget_runs_alone(close: list[Bench]) -> None:

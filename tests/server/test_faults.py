@@ -84,9 +84,11 @@ async def test_health_answers_while_the_model_works(faulty: FaultyServer) -> Non
     assert sorted(delays)[len(delays) // 2] < 0.1
 
 
-async def test_death_of_the_model_is_visible(new_faulty: NewFaulty) -> None:
-    """Who waits is told at once, over either face, readiness ends within a second, the process fails."""
-    running = new_faulty().running
+@pytest.mark.parametrize("lanes", ["1", "2"])
+async def test_death_of_the_model_is_visible(new_faulty: NewFaulty, lanes: str) -> None:
+    """Who waits is told at once, over either face, readiness ends within a second, the process fails;
+    also while a second lane is alive."""
+    running = new_faulty("--threads", lanes).running
     faces = [OverGrpc(running), OverHttp(running)]
     asked = [face.ask(texts("slow 0.2 before", "die now")) for face in faces]
     told = await asyncio.gather(*asked, return_exceptions=True)

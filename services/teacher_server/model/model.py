@@ -16,17 +16,22 @@ from teacher_server.model.runtimes import Packed, choose_runtime
 
 
 class Model:
-    """A fine-tuned classifier. `encode` may be called from any thread, `run` from one at a time.
+    """A fine-tuned classifier. `encode` may be called from any thread, `run` from `lanes` at a time.
 
     Attributes:
         description: who it is and what it can return.
+        lanes: how many batches are best run at a time.
     """
 
     description: Description
+    lanes: int
 
     def __init__(self, checkpoint: Checkpoint, *, name: str, max_length: int) -> None:
         dtype = checkpoint.dtype
         self._encoder = Encoder(checkpoint, max_length)
+        on_cpu = checkpoint.network.device.type == "cpu"
+        self._threads = torch.get_num_threads() if on_cpu else None
+        self.lanes = 1 if self._threads == 1 else 2
         # Before the weights are fused and rounded for speed.
         fingerprint = fingerprint_of(checkpoint, dtype, max_length)
         parameters = checkpoint.network.num_parameters()
@@ -95,13 +100,16 @@ class Model:
         """
         return self._encoder(instances)
 
-    def run(self, encoded: Sequence[Encoded], wants: Sequence[Want]) -> list[Outputs]:
+    def run(self, encoded: Sequence[Encoded], wants: Sequence[Want], *, alone: bool = True) -> list[Outputs]:
         """One forward over all of these; each gets what it wants, in the order given.
 
         Args:
             encoded: at least one instance.
             wants: of each instance; layers between 0 and `description.layers`, of attentions from 1.
+            alone: all of the CPU's threads may be taken; else the share of one lane.
         """
+        if self._threads:  # holds for the thread that sets it
+            torch.set_num_threads(self._threads if alone else self._threads // self.lanes)
         order = sorted(range(len(encoded)), key=lambda row: encoded[row].tokens)
         with torch.inference_mode():
             states = self._forward(

@@ -2,6 +2,7 @@
 padded everywhere else. Both give the same values within float32 rounding.
 """
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -71,6 +72,7 @@ class Padded:
         self._network, self._typed = network, type_count(network) > 1
         self._pad = network.config.pad_token_id or 0
         self._fast = network.config._attn_implementation
+        self._eager = threading.Lock()
         self.heads = self._heads()
 
     def _heads(self) -> int:
@@ -109,11 +111,12 @@ class Padded:
         if not attentions or self._fast == "eager":
             yield
             return
-        self._network.set_attn_implementation("eager")
-        try:
-            yield
-        finally:
-            self._network.set_attn_implementation(self._fast)
+        with self._eager:  # meanwhile the other lane is slower, and no less right
+            self._network.set_attn_implementation("eager")
+            try:
+                yield
+            finally:
+                self._network.set_attn_implementation(self._fast)
 
 
 class Packed:

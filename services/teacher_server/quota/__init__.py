@@ -54,9 +54,12 @@ class Reservation:
         told = self._paid | (frozenset(numbers) if valid else frozenset())
         return [number in told for number in range(len(charged))]
 
+    @property
+    def open(self) -> bool:
+        return bool(self._ticket)
+
     async def give_back(self) -> None:
-        if self._ticket:
-            await self.settle([])
+        await self.settle([])
 
 
 class Quota:
@@ -115,10 +118,11 @@ class Quota:
         reservation = Reservation(self, ask, grant.ticket, grant.paid)
         try:
             yield reservation
-        finally:  # in a task of its own: the caller may have left
-            task = asyncio.ensure_future(reservation.give_back())
-            self._returning.add(task)
-            task.add_done_callback(self._returning.discard)
+        finally:
+            if reservation.open:  # in a task of its own: the caller may have left
+                task = asyncio.ensure_future(reservation.give_back())
+                self._returning.add(task)
+                task.add_done_callback(self._returning.discard)
 
     async def settled(self, ask: Ask, ticket: str, numbers: Sequence[int]) -> Charge:
         """Charges the texts at these positions, and writes the charge into the log."""

@@ -10,7 +10,8 @@ from fault_proxy import FaultProxy
 
 from teacher_api.messages import Outputs
 from teacher_api.sealed import seal
-from teacher_server.cache import Breaker, MemoryCache, RedisCache
+from teacher_server.cache.memory import MemoryCache
+from teacher_server.cache.redis_cache import Breaker, RedisCache
 
 MakeCache = Callable[..., RedisCache]
 

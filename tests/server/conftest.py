@@ -9,7 +9,8 @@ from cached import NO_FRONT, MakeCache
 from faces import Face, FaultyServer, OpenFace, OverGrpc, OverHttp
 from processes import ServerProcess, start_server
 
-from teacher_server.cache import MemoryCache, RedisCache
+from teacher_server.cache.memory import MemoryCache
+from teacher_server.cache.redis_cache import RedisCache
 
 FAULTY = Path(__file__).with_name("faulty_server.py")
 

@@ -6,7 +6,8 @@ from cached import MakeCache, key, outputs, same, stored
 from processes import RedisProcess
 
 from teacher_api.messages import Outputs
-from teacher_server.cache import KEY_PREFIX, REST_SECONDS, Breaker, MemoryCache
+from teacher_server.cache.memory import MemoryCache
+from teacher_server.cache.redis_cache import KEY_PREFIX, REST_SECONDS, Breaker
 
 # ---- memory ----
 

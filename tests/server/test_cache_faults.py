@@ -19,7 +19,8 @@ from processes import RedisProcess, StartServer
 
 from teacher_api.messages import Outputs
 from teacher_api.sealed import seal
-from teacher_server.cache import KEY_PREFIX, Breaker, MemoryCache, RedisCache
+from teacher_server.cache.memory import MemoryCache
+from teacher_server.cache.redis_cache import KEY_PREFIX, Breaker, RedisCache
 
 RECOVERY_SECONDS = 5
 

@@ -15,7 +15,6 @@ from teacher_server.auth import Access, Key, Period
 from teacher_server.metrics import Metrics
 from teacher_server.quota.budgets import NANO, Ask, Budgets, Charge, MemoryBudgets, dollars, nano_limit
 from teacher_server.quota.charge_log import ChargeLog, charges
-from teacher_server.quota.redis_budgets import RedisBudgets
 
 TEXT_BYTES = 12  # of a content key: enough to tell the texts of one operation apart
 OPERATION_CHARACTERS = 200
@@ -29,6 +28,8 @@ def open_budgets(location: str, tariff: Tariff, log: Path | None) -> Budgets:
         OSError, KeyError: the charge log cannot be read.
     """
     if location != "memory":
+        from teacher_server.quota.redis_budgets import RedisBudgets  # noqa: PLC0415  # it takes time and memory
+
         return RedisBudgets(location, tariff)
     budgets = MemoryBudgets(tariff)
     for key, day, charge in charges(log) if log and log.exists() else ():

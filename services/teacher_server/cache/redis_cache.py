@@ -1,18 +1,15 @@
-"""Answers by content key: in this process's memory, and in a Redis that many servers share.
+"""Answers in a Redis that many servers share, behind this process's memory.
 
-Trouble with a cache never changes an answer and never raises: what cannot be read is a miss. Redis
-operations are never cancelled half-way, so that no connection is left with another's reply in it, and
+Operations are never cancelled half-way, so that no connection is left with another's reply in it, and
 every value proves by its seal which question it answers.
 """
 
 import asyncio
 import logging
 import time
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -20,11 +17,8 @@ from redis.exceptions import ResponseError
 
 from teacher_api.messages import Outputs
 from teacher_api.sealed import seal, unseal
-from teacher_api.tensors import Array
+from teacher_server.cache.memory import MemoryCache, Pairs
 
-Pairs = Sequence[tuple[bytes, Outputs]]
-
-ENTRY_BYTES = 600  # what an entry costs beside its numbers: key, objects, table
 SOCKET_SECONDS = 0.2
 PATIENCE_SECONDS = 0.25  # the most that a request ever waits for Redis
 REST_SECONDS = 2.0  # how long a Redis that failed is left alone
@@ -32,64 +26,6 @@ CONNECTIONS = 16
 KEY_PREFIX = b"dkd:"
 
 log = logging.getLogger(__name__)
-
-
-class Cache(Protocol):
-    """What the pipeline asks of a cache."""
-
-    async def get_many(self, keys: Sequence[bytes]) -> list[Outputs | None]:
-        """The answers in the order of the keys; None for a miss."""
-
-    @property
-    def available(self) -> bool:
-        """False while the shared part is left alone after a failure."""
-
-    def recall(self, key: bytes) -> Outputs | None:
-        """What this process itself remembers, without waiting."""
-
-    def put_many(self, pairs: Pairs) -> None:
-        """Remembers at once in this process, and elsewhere as soon as may be."""
-
-    async def close(self) -> None:
-        """Waits for what is still being written."""
-
-
-class MemoryCache:
-    """Least recently used answers go first, once there are too many or they are too large."""
-
-    available = True
-
-    def __init__(self, entries: int, max_bytes: int) -> None:
-        self._entries, self._max_bytes = entries, max_bytes
-        self._kept: OrderedDict[bytes, tuple[Outputs, int]] = OrderedDict()
-        self._bytes = 0
-
-    async def get_many(self, keys: Sequence[bytes]) -> list[Outputs | None]:
-        return [self.recall(key) for key in keys]
-
-    def recall(self, key: bytes) -> Outputs | None:
-        found = self._kept.get(key)
-        if found is None:
-            return None
-        self._kept.move_to_end(key)
-        return found[0]
-
-    def put_many(self, pairs: Pairs) -> None:
-        for key, outputs in pairs:
-            self._forget(key)
-            owned = _owned(outputs)
-            size = ENTRY_BYTES + owned.nbytes
-            self._kept[key] = (owned, size)
-            self._bytes += size
-        while self._kept and (len(self._kept) > self._entries or self._bytes > self._max_bytes):
-            self._forget(next(iter(self._kept)))
-
-    def _forget(self, key: bytes) -> None:
-        _, size = self._kept.pop(key, (None, 0))
-        self._bytes -= size
-
-    async def close(self) -> None:
-        """Nothing is written elsewhere."""
 
 
 class Breaker:
@@ -206,16 +142,6 @@ class RedisCache:
         await self._redis.aclose()
 
 
-def open_cache(location: str, *, entries: int, max_bytes: int, ttl_seconds: int) -> Cache:
-    """The cache that a setting names: `memory`, or the address of a Redis.
-
-    Raises:
-        ValueError: the address cannot be read; its text may quote a password.
-    """
-    memory = MemoryCache(entries, max_bytes)
-    return memory if location == "memory" else RedisCache(location, memory, ttl_seconds)
-
-
 def _unsealed(keys: Sequence[bytes], values: object) -> dict[bytes, Outputs]:
     """The intact ones of Redis's reply, which may be anything at all."""
     if not isinstance(values, list) or len(values) != len(keys):
@@ -223,18 +149,3 @@ def _unsealed(keys: Sequence[bytes], values: object) -> dict[bytes, Outputs]:
     pairs = zip(keys, values, strict=True)
     opened = ((key, unseal(key, value)) for key, value in pairs if isinstance(value, bytes))
     return {key: outputs for key, outputs in opened if outputs is not None}
-
-
-def _owned(outputs: Outputs) -> Outputs:
-    """Without views: a view of one row would keep the whole batch's memory alive."""
-    if all(array.base is None for array in outputs.arrays):
-        return outputs
-    hidden, attentions = (
-        {layer: np.array(values) for layer, values in states.items()}
-        for states in (outputs.hidden, outputs.attentions)
-    )
-    return Outputs(_copy(outputs.logits), hidden, _copy(outputs.mask), attentions)
-
-
-def _copy(array: Array | None) -> Array | None:
-    return None if array is None else np.array(array)

@@ -49,7 +49,7 @@ class Strict(BaseModel):
 class Limits(Strict):
     """How much a key may ask; None sets no limit. Budgets count what is charged: a cached answer is free."""
 
-    texts_per_second: Annotated[float, Field(gt=0)] | None = None
+    texts_per_second: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     texts_in_flight: Annotated[int, Field(gt=0)] | None = None
     queries: Annotated[int, Field(ge=0)] | None = None
     units: Annotated[int, Field(ge=0)] | None = None
@@ -115,7 +115,8 @@ def read(path: Path) -> KeyFile:
     try:
         return KeyFile.model_validate_json(path.read_bytes())
     except OSError as error:
-        raise KeysError(f"keys = {str(path)!r}: {error.strerror}; `teacher-server keys create`") from None
+        remedy = f"make it by `teacher-server keys create NAME --keys {path}`"
+        raise KeysError(f"keys = {str(path)!r}: {error.strerror}; {remedy}") from None
     except ValidationError as error:
         places = ", ".join(".".join(map(str, fault["loc"])) or "the file" for fault in error.errors())
         raise KeysError(f"keys = {str(path)!r}: not a file of keys, see {places}") from None
@@ -147,7 +148,10 @@ def new_secret() -> tuple[str, Secret]:
 
 def create(content: KeyFile, name: str, scopes: Iterable[Scope], limits: Limits) -> tuple[KeyFile, str]:
     """The file with one more key, and the key's secret. Raises KeysError for a name that is taken."""
-    if name == OPEN or content.named(name):
+    before = content.named(name)
+    if before and before.revoked:
+        raise KeysError(f"name = {name!r}: was a key's that is revoked, and its account; choose another")
+    if name == OPEN or before:
         raise KeysError(f"name = {name!r}: taken; choose another, or rotate that key's secret")
     text, secret = new_secret()
     try:
@@ -177,7 +181,9 @@ def revoke(content: KeyFile, name: str) -> KeyFile:
 
 def _there(content: KeyFile, name: str) -> Key:
     key = content.named(name)
-    if key is None or key.revoked:
+    if key and key.revoked:
+        raise KeysError(f"name = {name!r}: was revoked on {key.revoked:%Y-%m-%d}, for good; create another")
+    if key is None:
         known = ", ".join(key.name for key in content.keys if not key.revoked) or "none"
         raise KeysError(f"name = {name!r}: no such key; there are: {known}")
     return key

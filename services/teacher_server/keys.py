@@ -20,7 +20,7 @@ from filelock import FileLock
 from pydantic import ValidationError
 
 from teacher_server import auth
-from teacher_server.auth import Key, KeyFile, KeysError, Limits, Scope
+from teacher_server.auth import Key, KeyFile, KeysError, Limits, Scope, Secret
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -30,6 +30,8 @@ def main(arguments: Sequence[str]) -> int:
     try:
         if path is None:
             raise KeysError("keys: name the file by --keys or TEACHER_KEYS")
+        if not path.parent.is_dir():  # the lock would make it, unasked
+            raise KeysError(f"keys = {str(path)!r}: no such folder as {str(path.parent)!r}; make it first")
         if given.action == "list":
             print(shown(auth.read(path)))
             return 0
@@ -52,7 +54,7 @@ def _changed(path: Path, given: argparse.Namespace) -> tuple[KeyFile, str]:
         return auth.create(content, given.name, _scopes(given.scopes), _limits(given))
     content = auth.read(path)
     if given.action == "rotate":
-        return auth.rotate(content, given.name, timedelta(hours=given.overlap_hours))
+        return auth.rotate(content, given.name, _overlap(given.overlap_hours))
     return auth.revoke(content, given.name), ""
 
 
@@ -62,6 +64,12 @@ def _scopes(text: str) -> list[Scope]:
     if wrong := [scope for scope in wanted if scope not in known]:
         raise KeysError(f"scopes = {text!r}: no such scope as {wrong[0]!r}; there are {', '.join(known)}")
     return [scope for scope in known if scope in wanted]
+
+
+def _overlap(hours: float) -> timedelta:
+    if not 0 <= hours <= LONGEST_OVERLAP_HOURS:
+        raise KeysError(f"overlap_hours = {hours}: give 0 to {LONGEST_OVERLAP_HOURS}, which is a year")
+    return timedelta(hours=hours)
 
 
 def _limits(given: argparse.Namespace) -> Limits:
@@ -81,10 +89,17 @@ def shown(content: KeyFile) -> str:
 def _line(key: Key) -> str:
     if key.revoked:
         return f"{key.name}  revoked {key.revoked:%Y-%m-%d %H:%M}"
-    limits = key.limits.model_dump(exclude_defaults=True, mode="json")
+    limits = key.limits.model_dump(exclude_none=True, exclude={"per"}, mode="json")
     told = " ".join(f"{name}={value}" for name, value in limits.items()) or "no limits"
-    prefixes = ",".join(f"dkd_{secret.prefix}…" for secret in key.secrets)
+    if BUDGETS & limits.keys():
+        told += f" per {key.limits.per}"
+    prefixes = ",".join(map(_shown_secret, key.secrets))
     return f"{key.name}  {prefixes}  {','.join(sorted(key.scopes))}  {told}  since {key.created:%Y-%m-%d}"
+
+
+def _shown_secret(secret: Secret) -> str:
+    until = f" (until {secret.until:%Y-%m-%d %H:%M} UTC)" if secret.until else ""
+    return f"dkd_{secret.prefix}…{until}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -103,13 +118,18 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument("name", help="what its charges and limits go by: a-z, 0-9, . _ -")
         if action == "create":
             one.add_argument(
-                "--scopes", default="predict", help="of predict, hidden (hidden states), admin (all usage)"
+                "--scopes",
+                default="predict",
+                help="of predict, hidden (hidden states), admin (all usage); default: %(default)s",
             )
             for name, meaning in LIMITS.items():
                 one.add_argument(f"--{name.replace('_', '-')}", help=meaning)
         if action == "rotate":
             one.add_argument(
-                "--overlap-hours", type=float, default=0, help="how long the old secret is taken too"
+                "--overlap-hours",
+                type=float,
+                default=0,
+                help="how long the old secret is taken too; default: %(default)s",
             )
     return parser
 
@@ -118,7 +138,9 @@ LIMITS = {
     "texts_per_second": "most texts a second, on average over all replicas that share a budget",
     "texts_in_flight": "most texts that wait for the model at once",
     "queries": "most queries charged in a period",
-    "units": "most units of the price book charged in a period",
+    "units": "most units charged in a period: the price book's, or else of 1,000 characters",
     "usd": "most dollars of the price book charged in a period",
-    "per": "the period: day or month, in UTC",
+    "per": "the period of the three: day or month, in UTC; default: month",
 }
+BUDGETS = {"queries", "units", "usd"}
+LONGEST_OVERLAP_HOURS = 8784

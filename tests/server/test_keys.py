@@ -88,7 +88,7 @@ def test_the_commands_make_list_and_end_keys(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert secret.split("_", 2)[2] not in path.read_text()
     listed = keys("list", "--keys", path).stdout
-    assert "alice" in listed and "hidden,predict" in listed and "usd=2.5 per=day" in listed
+    assert "alice" in listed and "hidden,predict" in listed and "usd=2.5 per day" in listed
     assert secret not in listed and secret[: len("dkd_") + 8] in listed
     taken = keys("create", "alice", "--keys", path)
     assert taken.returncode == 2 and "'alice': taken" in taken.stderr
@@ -98,7 +98,8 @@ def test_the_commands_make_list_and_end_keys(tmp_path: Path) -> None:
         Access(path).authenticate(f"Bearer {secret}")
     assert keys("revoke", "alice", "--keys", path).returncode == 0
     assert "alice  revoked" in keys("list", "--keys", path).stdout
-    assert keys("rotate", "alice", "--keys", path).returncode == 2
+    for again in ("rotate", "revoke", "create"):
+        assert "revoked" in keys(again, "alice", "--keys", path).stderr
 
 
 @pytest.mark.parametrize(
@@ -109,7 +110,9 @@ def test_the_commands_make_list_and_end_keys(tmp_path: Path) -> None:
         (("create", "a", "--scopes", "all"), "no such scope as 'all'"),
         (("create", "a", "--queries", "-1"), "queries = '-1'"),
         (("create", "a", "--per", "year"), "per = 'year'"),
-        (("revoke", "a"), "create"),
+        (("create", "a", "--texts-per-second", "inf"), "texts_per_second = 'inf'"),
+        (("rotate", "a", "--overlap-hours", "-1"), "keys create NAME"),
+        (("revoke", "a"), "keys create NAME"),
     ],
 )
 def test_what_cannot_be_done_is_said(tmp_path: Path, arguments: tuple[str, ...], told: str) -> None:
@@ -119,6 +122,24 @@ def test_what_cannot_be_done_is_said(tmp_path: Path, arguments: tuple[str, ...],
     assert not (tmp_path / "keys.json").exists()
 
 
+@pytest.mark.parametrize("hours", ["-1", "nan", "inf", "1e9"])
+def test_an_overlap_is_no_longer_than_a_year(tmp_path: Path, hours: str) -> None:
+    path = tmp_path / "keys.json"
+    create(path, "a", "predict")
+    before = path.read_bytes()
+    refused = keys("rotate", "a", "--keys", path, f"--overlap-hours={hours}")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert "overlap_hours" in refused.stderr
+    assert path.read_bytes() == before
+
+
+def test_a_folder_is_not_made_by_mistake(tmp_path: Path) -> None:
+    refused = keys("create", "a", "--keys", tmp_path / "nowhere/keys.json")
+    assert refused.returncode == 2
+    assert "no such folder" in refused.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_old_secret_is_taken_during_the_overlap(tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
     old = create(path, "a", "predict")
@@ -126,6 +147,7 @@ def test_an_old_secret_is_taken_during_the_overlap(tmp_path: Path) -> None:
         secret = keys("rotate", "a", "--keys", path, "--overlap-hours", str(hours)).stdout.strip()
         access = Access(path)
         assert access.authenticate(f"Bearer {secret}").name == "a"
+        assert ("(until 20" in keys("list", "--keys", path).stdout) is taken
         if taken:
             assert access.authenticate(f"Bearer {old}").name == "a"
         else:

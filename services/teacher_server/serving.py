@@ -23,6 +23,7 @@ from teacher_server.metrics import Metrics
 from teacher_server.model import Model, ModelError
 from teacher_server.pipeline import Pipeline
 from teacher_server.quota import Quota, open_budgets
+from teacher_server.quota.budgets import Budgets
 from teacher_server.quota.charge_log import ChargeLog
 from teacher_server.settings import Settings, SettingsError
 from teacher_server.tls import CertificateError, Certificates
@@ -45,7 +46,7 @@ def run(chosen: Settings) -> int:
         SettingsError: the model cannot be served, a file or the cache's address not be read, or an
             address not be listened on.
     """
-    guards = Guards(make_access(chosen), make_tariff(chosen), make_certificates(chosen))
+    guards = make_guards(chosen)
     log.info("loading", extra={"settings": chosen.shown()})
     try:
         model = load_model(chosen)
@@ -57,11 +58,20 @@ def run(chosen: Settings) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Guards:
-    """What is read out of files, and told to be wrong, before the model takes its time to load."""
+    """What files and addresses are read for, and told wrong, before the model takes its time to load."""
 
     access: Access
     tariff: Tariff
     certificates: Certificates | None
+    budgets: Budgets
+    charge_log: ChargeLog
+    cache: Cache
+
+
+def make_guards(chosen: Settings) -> Guards:
+    access, tariff, certificates = make_access(chosen), make_tariff(chosen), make_certificates(chosen)
+    budgets, charge_log = make_accounts(chosen, tariff)
+    return Guards(access, tariff, certificates, budgets, charge_log, make_cache(chosen))
 
 
 def load_model(chosen: Settings) -> Model:
@@ -87,8 +97,9 @@ async def serve(chosen: Settings, model: Model, guards: Guards) -> int:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     watch = Watch(Metrics(), _tracer())
     health = Health(watch.metrics)
-    quota = make_quota(chosen, guards, model.description.fingerprint, watch.metrics)
-    pipeline = make_pipeline(chosen, model, quota, watch)
+    fingerprint = model.description.fingerprint
+    quota = Quota(guards.access, guards.budgets, guards.tariff, guards.charge_log, fingerprint, watch.metrics)
+    pipeline = make_pipeline(chosen, model, quota, guards.cache, watch)
     max_bytes = chosen.message_mib * MIB
     app = make_app(pipeline, guards.access, health, watch, max_bytes, chosen.metrics_open)
     try:
@@ -169,13 +180,15 @@ def make_tariff(chosen: Settings) -> Tariff:
         raise SettingsError(f"price_book = {error}") from error
 
 
-def make_quota(chosen: Settings, guards: Guards, teacher: str, metrics: Metrics) -> Quota:
+def make_accounts(chosen: Settings, tariff: Tariff) -> tuple[Budgets, ChargeLog]:
+    """What keys have been charged so far, and where what they will be is written."""
     try:
-        budgets = open_budgets(chosen.budget, guards.tariff, chosen.charge_log)
-        charge_log = ChargeLog(chosen.charge_log)
-        return Quota(guards.access, budgets, guards.tariff, charge_log, teacher, metrics)
-    except (OSError, KeyError) as error:
-        raise SettingsError(f"charge_log = {str(chosen.charge_log)!r}: cannot be used: {error}") from error
+        return open_budgets(chosen.budget, tariff, chosen.charge_log), ChargeLog(chosen.charge_log)
+    except (OSError, KeyError, TypeError, ArithmeticError) as error:
+        raise SettingsError(
+            f"charge_log = {str(chosen.charge_log)!r}: cannot be used: {error}; give a file that is one, "
+            "or a name in a folder that is there"
+        ) from error
     except ValueError as error:
         shown = chosen.shown()["budget"]
         reason = f"{error}" if chosen.budget == "memory" else "not an address, or a price too fine"
@@ -189,8 +202,7 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def make_pipeline(chosen: Settings, model: Model, quota: Quota, watch: Watch) -> Pipeline:
-    cache = make_cache(chosen)
+def make_pipeline(chosen: Settings, model: Model, quota: Quota, cache: Cache, watch: Watch) -> Pipeline:
     description = dataclasses.replace(
         model.description, max_instances=chosen.max_instances, max_characters=chosen.max_characters
     )

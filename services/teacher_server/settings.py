@@ -189,7 +189,8 @@ def _mistake(error: ErrorDetails) -> str:
     field = Settings.model_fields.get(name)
     if field is None:
         return f"{name}: no such setting; known are {', '.join(Settings.model_fields)}"
-    shown = "" if error["type"] == "missing" else f" = {_without_password(str(error['input']))!r}"
+    nothing = error["type"] == "missing" or error["input"] is None
+    shown = "" if nothing else f" = {_without_password(str(error['input']))!r}"
     reason = error["msg"].removeprefix("Value error, ")
     flag, variable = name.replace("_", "-"), name.upper()
     return (

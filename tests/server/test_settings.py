@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from processes import ServerProcess
 
-from teacher_server.serving import make_cache
+from teacher_server.serving import make_cache, run
 from teacher_server.settings import Settings, SettingsError, load
 
 
@@ -107,6 +107,29 @@ def test_cache_address_that_cannot_be_read() -> None:
     with pytest.raises(SettingsError, match="percent-encoded") as wrong:
         make_cache(chosen)
     assert "pass/" not in str(wrong.value)
+
+
+WRONG_PLACES = {
+    "no folder": (["--charge-log", "/nowhere/charges.jsonl"], "charge_log = '/nowhere/charges.jsonl'"),
+    "no charges": (["--charge-log", "charges"], "charge_log = 'charges'"),
+    "no port": (["--budget", "redis://h:99999/0"], "budget = 'redis://h:99999/0'"),
+    "no number": (["--cache", "redis://h:port/0"], "cache = 'redis://h:port/0'"),
+    "no book": (["--price-book", "none"], "price_book = none"),
+    "no keys": (["--keys", "none"], "keys = 'none'"),
+    "no certificate": (["--tls-certificate", "a", "--tls-key", "b"], "tls: a, b"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_PLACES)
+def test_a_wrong_place_is_told_before_the_model_is_sought(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags, told = WRONG_PLACES[case]
+    monkeypatch.chdir(tmp_path)
+    Path("charges").write_text("[1]\n")
+    with pytest.raises(SettingsError) as refused:
+        run(load(["--model", "nowhere", *flags]))
+    assert told in str(refused.value)
 
 
 def test_a_port_in_use_is_a_mistake(server: ServerProcess, tiny_model: Path) -> None:

@@ -102,7 +102,8 @@ def _config(source: str) -> PreTrainedConfig:
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise ModelError(f"no model can be read from {source!r}: {error}") from error
+        where = "" if Path(source).is_dir() else "no such folder, and as a hub name: "
+        raise ModelError(f"no model can be read from {source!r}: {where}{error}") from error
     if config.is_encoder_decoder:
         raise ModelError(f"{config.model_type} is an encoder-decoder; only encoders with a head are served")
     return config

@@ -9,9 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from teacher_api.messages import Outputs
-from teacher_api.sealed import seal, unseal
+from teacher_api.sealed import seal, unseal, unseal_many
 
 KEYS = st.binary(min_size=32, max_size=32)
+LOGITS = st.lists(st.floats(width=32), min_size=3, max_size=3).map(
+    lambda numbers: Outputs(np.array(numbers, np.float32))
+)
 KEY, OTHER = b"k" * 32, b"o" * 32
 VALUE = seal(KEY, Outputs(np.arange(3, dtype=np.float32), {2: np.ones(8, np.float16)}))
 
@@ -29,6 +32,35 @@ def test_under_another_key_it_is_a_miss(key, other, outputs):
 def test_swapped_values_are_misses():
     swapped = {KEY: seal(OTHER, Outputs(np.zeros(3, np.float32))), OTHER: VALUE}
     assert [unseal(key, value) for key, value in swapped.items()] == [None, None]
+
+
+@given(st.lists(st.tuples(KEYS, OUTPUTS | LOGITS), max_size=8))
+def test_many_at_once_are_what_each_is_alone(asked):
+    keys, outputs = [key for key, _ in asked], [outputs for _, outputs in asked]
+    values = [seal(key, one) for key, one in asked]
+    assert [bits(one) for one in unseal_many(keys, values)] == [bits(one) for one in outputs]
+
+
+def test_among_many_of_one_layout_each_is_proven():
+    keys = [bytes([number]) * 32 for number in range(8)]
+    values = [seal(key, Outputs(np.full(3, key[0], np.float32))) for key in keys]
+    values[2], values[4], values[6] = values[3], values[4][:-1], None
+    found = unseal_many(keys, values)
+    assert [None if one is None else one.logits.tolist() for one in found] == [
+        None if number in (2, 4, 6) else [number] * 3 for number in range(8)
+    ]
+
+
+def test_a_message_that_goes_on_behind_the_logits_teaches_no_layout():
+    """An unknown field whose content equals the logits' bytes: the next one's differs."""
+    from teacher_api.sealed import _MAGIC, _checksum, outputs_to_proto
+
+    logits = np.arange(3, dtype=np.float32)
+    body = outputs_to_proto(Outputs(logits)).SerializeToString() + b"\xfa\x7f\x0c"
+    bodies = [body + logits.tobytes(), body + (logits + 1).tobytes()]
+    values = [_MAGIC + KEY + _checksum(one) + one for one in bodies]
+    for outputs in unseal_many([KEY, KEY], values):
+        assert outputs is not None and outputs.logits.tolist() == [0, 1, 2]
 
 
 def test_ten_thousand_mutated_values_are_misses():

@@ -8,7 +8,7 @@ from student_trainer.costs.database import create, transaction
 from student_trainer.teachers.wants import holds, part
 from teacher_api.identity import ContentKeys
 from teacher_api.messages import Description, Instance, Outputs, Want, want_from_proto, want_to_proto
-from teacher_api.sealed import seal, unseal
+from teacher_api.sealed import seal, unseal_many
 from teacher_api.v1 import teacher_pb2 as pb
 
 SCHEMA = "CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID"
@@ -37,12 +37,10 @@ class Store:
         for start in range(0, len(wanted), _KEYS_A_QUERY):
             part = wanted[start : start + _KEYS_A_QUERY]
             marks = ",".join("?" * len(part))
-            for key, value in self.database.execute(
-                f"SELECT key, value FROM answers WHERE key IN ({marks})", part
-            ):
-                outputs = unseal(key, value)
-                if outputs is not None:
-                    found[key] = outputs
+            query = f"SELECT key, value FROM answers WHERE key IN ({marks})"
+            rows = dict(self.database.execute(query, part))
+            opened = zip(rows, unseal_many(list(rows), list(rows.values())), strict=True)
+            found |= {key: outputs for key, outputs in opened if outputs is not None}
         return found
 
     def put_many(self, answers: Mapping[bytes, Outputs]) -> None:

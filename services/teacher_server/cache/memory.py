@@ -34,6 +34,8 @@ class MemoryCache:
         return found[0]
 
     def put_many(self, pairs: Pairs) -> None:
+        if not self._entries:
+            return
         for key, outputs in pairs:
             self._forget(key)
             owned = _owned(outputs)

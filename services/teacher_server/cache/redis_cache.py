@@ -16,7 +16,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
 
 from teacher_api.messages import Outputs
-from teacher_api.sealed import seal, unseal
+from teacher_api.sealed import seal, unseal_many
 from teacher_server.cache.memory import MemoryCache, Pairs
 
 SOCKET_SECONDS = 0.2
@@ -146,6 +146,5 @@ def _unsealed(keys: Sequence[bytes], values: object) -> dict[bytes, Outputs]:
     """The intact ones of Redis's reply, which may be anything at all."""
     if not isinstance(values, list) or len(values) != len(keys):
         return {}
-    pairs = zip(keys, values, strict=True)
-    opened = ((key, unseal(key, value)) for key, value in pairs if isinstance(value, bytes))
-    return {key: outputs for key, outputs in opened if outputs is not None}
+    opened = unseal_many(keys, [value if isinstance(value, bytes) else None for value in values])
+    return {key: outputs for key, outputs in zip(keys, opened, strict=True) if outputs is not None}

@@ -142,6 +142,8 @@ def _patient(
     sides = zip(lessons.weights.T, lessons.states, matches, projections, strict=True)
     for weight, theirs, match, projection in sides:
         taught = weight.nonzero().flatten()
+        if not len(taught):
+            continue  # nothing came of this teacher: not even a width
         states = torch.stack([ours[layer][taught] for _, layer in match.layers], dim=1)
         losses = patient_loss(projection(states), theirs[taught])
         total = total.index_add(0, taught, weight[taught] * losses)

@@ -121,3 +121,20 @@ def test_only_those_who_were_asked_teach_their_states() -> None:
     assert ours.grad is not None
     assert ours.grad.isfinite().all()
     assert ours.grad.abs().sum(1).min() > 0
+
+
+@pytest.mark.parametrize("width", [2, 3])
+def test_a_teacher_who_was_asked_nothing_teaches_no_states(width: int) -> None:
+    """As where hard adoption has one instance for two teachers, or soft has three teachers."""
+    settings = settings_of(supervision="static")
+    matches = [Match(range(3), [(1, 1)]), Match(range(3), [(2, 1)])]
+    projections = [Projection(1, 2, width, 0), Projection(1, 2, 2, 0)]
+    answers = [[None, answer(row[1], l2=[0.0, 1.0])] for row in THEIRS]
+    lessons = Lessons.of(answers, torch.tensor([[0.0, 1.0], [0.0, 1.0]]), matches)
+    student = Predictions(torch.tensor(OURS), {1: torch.tensor([[1.0, 0.0], [0.0, 1.0]])})
+    gold = torch.tensor([-1, -1])
+    loss = objective(student, gold, [0, 1], lessons, settings, matches, projections)
+    expected = sum(kl(OURS[row], THEIRS[row][1]) for row in (0, 1)) / 2
+    expected += settings.patient_weight / settings.kd_weight * (2.0 + 0.0) / 2
+    assert loss is not None
+    assert float(loss) == pytest.approx(expected, rel=1e-5)

@@ -3,6 +3,7 @@
 import pytest
 
 from student_trainer.config import ConfigError, DistillSettings, parse
+from student_trainer.layers import pairs
 
 NEEDED = ["--data", "d", "--output", "o", "--student", "s"]
 TWO = ["--teacher", "local:a,local:b"]
@@ -16,12 +17,15 @@ def test_the_released_code() -> None:
     chosen = settings("--preset", "reference", *TWO)
     assert (chosen.rounding, chosen.score_dropout, chosen.label_loss) == ("floor", True, "all")
     assert (chosen.adoption, chosen.divergence) == ("soft-batch", "kl")
+    matched = pairs(chosen.layer_map, teacher_layers=12, student_layers=6)
+    assert [teacher for teacher, _ in matched] == [0, 2, 4, 6, 8, 10, 12]
 
 
 def test_the_papers_text() -> None:
     chosen = settings("--preset", "paper", *TWO)
     assert (chosen.rounding, chosen.score_dropout, chosen.label_loss) == ("nearest", False, "selected")
     assert (chosen.adoption, chosen.divergence) == ("soft", "reverse-kl")
+    assert pairs(chosen.layer_map, 12, 6) == [(2, 1), (4, 2), (6, 3), (8, 4), (10, 5)]
 
 
 def test_one_teacher_is_not_chosen_among() -> None:

@@ -25,7 +25,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "rounding": "floor",
         "score_dropout": True,  # it scores by the forward that carries the gradient
         "adoption": "soft-batch",  # eq. 6 of the batch's mean
-        "layer_map": "skip",
+        "layer_map": "uniform",  # {0, 2, .., 12}: the embeddings and the last layer as well
         "pooling": "mean",  # it compares all tokens, padding included; their mean is the nearest
     },
     # TinyBERT's two stages, as the paper runs them on augmented data (appendix D).

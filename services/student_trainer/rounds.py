@@ -52,6 +52,8 @@ def choose_round(work: Distillation, number: int, step: int) -> tuple[list[int],
     settings = work.settings
     total = how_many(len(work.rows), settings.ratio, settings.rounding)
     k = total * (number + 1) // settings.rounds - total * number // settings.rounds
+    if not k:  # more rounds than questions: nobody looks at a pool for nothing
+        return [], torch.zeros(0, 2)
     unknown = (~work.memory.known()).nonzero().flatten()
     drawn = torch.randperm(len(unknown), generator=generator_for(settings.seed, step))[: settings.pool]
     pool = unknown[drawn.sort().values]

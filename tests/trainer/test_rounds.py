@@ -62,6 +62,13 @@ def test_a_round_never_asks_about_a_row_twice(
     assert result["questions"]["asked"] == result["questions"]["distinct"] == 48
 
 
+def test_of_more_rounds_than_questions_some_ask_nothing(command, tmp_path: Path) -> None:
+    flags = ("--warm-start", "coverage", "--warm-share", 0.9)
+    result = train(tmp_path, *command(*flags, *A_ROUND, ratio=0.01, adoption="single"))
+    assert [step for step, _ in questions(tmp_path)] == [3, 9]
+    assert (result["steps"], result["questions"]["asked"]) == (36, 2)
+
+
 def test_a_calibrated_run_doubts_others_once_it_was_told_something(
     command, teacher: Path, tmp_path: Path
 ) -> None:

@@ -6,7 +6,7 @@
 FOLDER has train.jsonl and validation.jsonl. Each command is printed before it runs, as you would type it.
 What is there is kept: encoders, teachers (MiniLM 6 x 384 is the small one, MPNet 12 x 768 the large), their
 answers, each recorded once, and finished cells. Cells and recorded logits are in docs/results, where every
-suite of a setting goes on; table5 and figure6 need hidden states too, which are large and stay in runs.
+suite of a setting goes on; table5, figure6 and combined need hidden states too: large, they stay in runs.
 """
 
 import os
@@ -23,8 +23,8 @@ BIN = Path(sys.executable).parent
 HERE = Path(__file__).parent
 ENVIRONMENT = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
 STUDENT_LAYERS = "3"
-HIDDEN = ("table5", "figure6")  # suites that learn from the small teacher's hidden states
-LAYERS = "2,4"  # those of 6 that a student of 3 layers is matched to (skip)
+HIDDEN = ("table5", "figure6", "combined")  # suites that learn from hidden states
+LAYERS = {"small": "2,4", "large": "4,8"}  # those of 6 and 12 that a student of 3 layers is matched to (skip)
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def record(chosen: Namespace, data: str, folder: str, size: str, encoder: Path) 
         how = ["--epochs", epochs, "--learning-rate", rate, "--max-length", recipe.max_length]
         kept = ["--metric", recipe.metric, "--resume", "--output", teacher]
         trainer("finetune", "--data", folder, "--student", encoder, *how, *kept)
-    wanted = ["--layers", LAYERS] if chosen.suite in HIDDEN else []
+    wanted = ["--layers", LAYERS[size]] if chosen.suite in HIDDEN else []
     source = ["--data", folder, "--teacher", f"local:{teacher / 'model'}"]
     account = ["--answers", chosen.work / "recorded.sqlite"]  # the ledger: it has no place in a recording
     trainer("record", *source, *wanted, *account, "--output", work)

@@ -116,7 +116,8 @@ def _task(settings: DistillSettings) -> TaskData:
     if task.train.labels is None and not settings.teacher:
         raise DataError(
             f"{settings.train_split}: no row has a label ({settings.label_column}), and there is no teacher "
-            "to give one; correct label_column, or set teacher"
+            "to give one; correct label_column, set teacher, or switch use_labels off: a bench then has no "
+            "row without a teacher"
         )
     if task.train.labels is None and settings.when_spent == "labels-only":
         raise ConfigError(

@@ -38,6 +38,13 @@ def test_a_grid_from_nothing(small: BenchSettings, run: FakeRun, capsys: pytest.
     assert "all-1-0          accuracy  94.0" in shown.getvalue()
 
 
+def test_without_labels_there_is_no_run_without_a_teacher(small: BenchSettings, run: FakeRun) -> None:
+    bench(small.model_copy(update={"use_labels": False}), run, check, Console(file=io.StringIO()))
+    assert run.cells == ["random-0.1-0", "entropy-0.1-0", "all-1-0"]
+    page = (small.output / "report.html").read_text()
+    assert "3 of 3 runs" in page and "With full KD 94.0" in page
+
+
 def test_nothing_is_run_when_the_check_refuses(small: BenchSettings, run: FakeRun) -> None:
     def refuse(_: BenchSettings) -> dict[str, str]:
         raise ConfigError("teacher: its labels do not fit")

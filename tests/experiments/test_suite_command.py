@@ -73,6 +73,7 @@ def test_a_suite_from_nothing(small: SuiteSettings, capsys: pytest.CaptureFixtur
     assert "left out: imdb, cola" in said
     printed = capsys.readouterr().out
     assert "94.2 ± 0.2*" in printed and "66.9" in printed
+    assert "rte: hard does best with 94.2 ± 0.2; +3.1 ± 0.1 over ensemble, the best baseline" in printed
     assert not list(small.output.glob("cells/*/*/*/model"))
     page = (small.output / "report.html").read_text()
     for part in (
@@ -85,6 +86,7 @@ def test_a_suite_from_nothing(small: SuiteSettings, capsys: pytest.CaptureFixtur
     assert "| hard | 94.2 ± 0.2* | 66.9 | 94.2 ± 0.2* | 94.2 |" in markdown
     assert "| small teacher |  | 67.8 |  |  |" in markdown
     assert "## trec6" in markdown
+    assert "\n- rte: hard does best with 94.2 ± 0.2; " in markdown
 
 
 def test_a_report_is_drawn_and_stands_alone(small: SuiteSettings) -> None:
@@ -218,10 +220,63 @@ def test_the_smallest_ratio_that_keeps_nearly_all() -> None:
     suite = load("figure3")
     scores = {"full KD": [0.9], "random r=0.1": [0.80], "random r=0.3": [0.895], "random r=0.5": [0.9]}
     scores |= {"lc r=0.1": [0.891], "lc r=0.3": [0.88], "margin r=0.5": [0.7]}
-    assert table.findings([panel(scores, suite)]) == [
-        "rte: 99% of full KD's score (89.1) is first reached by random r = 0.3, lc r = 0.1, "
-        "margin at no ratio tried."
+    found = panel(scores, suite)
+    entries = [replace(entry, runs=asking(entry)) for entry in found.entries]
+    reached = (
+        "rte: 99% of full KD's score (89.1) is kept by random at r = 0.3 (48 % of its distinct questions), "
+        "lc at r = 0.1 (16 % of its distinct questions), margin at no r tried"
+    )
+    assert table.findings([replace(found, entries=tuple(entries))])[-1] == f"{reached}."
+    untaught = panel({"no KD": [0.9]}, suite).entries
+    assert table.findings([replace(found, entries=(*untaught, *entries))])[-1] == (
+        f"{reached}; no KD keeps it as well."
+    )
+
+
+def asking(entry: Entry) -> tuple[RunResult, ...]:
+    """Runs of a row with the questions of its own ratio: of 2,000 instances 1,000 are different."""
+    ratio = entry.row.settings.get("ratio", 0)
+    strategy = "all" if ratio == 1 else "random" if ratio else "none"
+    return tuple(made_up(strategy, ratio, run.seed, scores=run.scores) for run in entry.runs)
+
+
+def test_a_line_is_tested_against_random_at_the_same_ratio() -> None:
+    """Not against the best Random there is; what asks nothing, or everything, has no Random beside it."""
+    scores = {"random r=0.1": [0.6, 0.7, 0.8], "random r=0.5": [0.9, 0.9, 0.9], "full KD": [0.9, 0.9, 0.9]}
+    scores |= {"lc r=0.1": [0.65, 0.751, 0.852], "lc r=0.5": [0.8, 0.81, 0.82], "no KD": [0.5, 0.5, 0.5]}
+    found = panel(scores, load("figure3"))
+    beside = {entry.row.name: found.against_baseline(entry) for entry in found.entries}
+    names = {name: comparison.baseline for name, comparison in beside.items() if comparison}
+    assert names == {"lc r=0.1": "random r=0.1", "lc r=0.5": "random r=0.5"}
+    assert [name for name, comparison in beside.items() if comparison and comparison.significant] == [
+        "lc r=0.1"
     ]
+    assert table.findings([found])[:2] == [
+        "rte: lc r=0.1 does best with 75.1 ± 10.1; +5.1 ± 0.1 over random r=0.1 (p = 0.00013).",
+        "rte: lc r=0.5 does best with 81.0 ± 1.0; -9.0 ± 1.0 over random r=0.5 (p = 0.0041).",
+    ]
+    assert "the best of random at the same x, seed by seed" in " ".join(table.legend([found]))
+
+
+def test_what_a_cache_leaves_of_the_saving() -> None:
+    """At r = .1, 200 of 2,000 questions are asked: 160 different ones of full KD's 1,000."""
+    found = panel({"random r=0.1": [0.6], "full KD": [0.9], "no KD": [0.5]}, load("figure3"))
+    entries = tuple(replace(entry, runs=asking(entry)) for entry in found.entries)
+    titles, lines = table.details(replace(found, entries=entries))
+    shares = [titles.index(f"{name}, of full KD's") for name in ("asked", "distinct")]
+    assert [[line[place] for place in shares] for line in lines] == [
+        ["", ""],
+        ["10 %", "16 %"],
+        ["100 %"] * 2,
+    ]
+
+
+def test_the_share_of_the_gain_is_beside_the_score() -> None:
+    found = panel({"no KD": [0.5], "random": [0.6], "full KD": [0.7]}, load("table2"))
+    titles, lines = table.overview([found])
+    kept = {line[0]: line[titles.index("gain kept")] for line in lines}
+    assert kept == {"no KD": "0 %", "random": "50 %", "full KD": "100 %"}
+    assert table.findings([found]) == []  # the control alone: nothing is judged
 
 
 def test_the_mean_is_over_all_data_sets_or_none() -> None:

@@ -42,7 +42,31 @@ def check(of: DistillSettings) -> dict[str, str]:
 
 
 def test_the_suites_that_come_with_the_package() -> None:
-    assert {*NAMES, "appendix-c"} <= set(available())
+    assert {*NAMES, "appendix-c", "combined", "frontier"} == set(available())
+
+
+def test_the_three_dynamics_alone_in_pairs_and_all_at_once(tmp_path: Path) -> None:
+    """By which of them a row has; the rest has none. Random asks as much as entropy, of the same teacher."""
+    found = planned(tmp_path, "combined", data_sets={"trec6": "a"}, seeds=[0], ratio=0.2)
+    runs = {cell.name.split("/")[1]: cell.settings for cell in found.cells}
+
+    def dynamics(of: DistillSettings) -> set[str]:
+        used = {"selection": of.strategy == "entropy", "adoption": of.adoption == "hard"}
+        used["supervision"] = of.supervision == "dynamic"
+        return {name for name, is_used in used.items() if is_used}
+
+    for name in ("selection", "adoption", "supervision", "selection-adoption", "selection-supervision"):
+        assert dynamics(runs[name]) == set(name.split("-")), name
+    assert dynamics(runs["adoption-supervision"]) == {"adoption", "supervision"}
+    assert len(dynamics(runs["all-three"])) == 3
+    assert not any(dynamics(runs[name]) for name in ("no-KD", "KD-small", "ensemble", "random"))
+    assert {run.ratio for run in runs.values()} == {0.2, 1}
+    assert {name for name, run in runs.items() if run.ratio == 0.2} == {
+        *("random", "selection", "selection-adoption", "selection-supervision", "all-three")
+    }
+    assert runs["random"].teacher == runs["selection"].teacher == ["local:trec6-small"]
+    combined = [row.name for row in found.suite.rows if not found.suite.is_baseline(row)]
+    assert combined == [row.name for row in found.suite.rows][-4:]
 
 
 @pytest.mark.parametrize("name", available())
@@ -115,7 +139,7 @@ def test_seed_by_seed_then_data_by_data(tmp_path: Path) -> None:
     found = planned(tmp_path, "table5", seeds=[4, 3], data_sets={"rte": "a", "trec6": "b"}, rows=["static"])
     names = ["rte/static/4", "trec6/static/4", "rte/static/3", "trec6/static/3"]
     assert [cell.name for cell in found.cells] == names
-    assert found.left_out == ["sst5", "mrpc"]
+    assert found.left_out == ["Not given, and left out: sst5, mrpc."]
     assert [row.name for row in found.suite.rows] == ["teacher", "static"]
 
 
@@ -123,6 +147,15 @@ def test_a_line_s_name_stands_for_its_rows(tmp_path: Path) -> None:
     found = planned(tmp_path, "figure3", seeds=[0], rows=["margin", "lc r=0.1"])
     names = [f"sst5/{name}/0" for name in ("margin-r=0.05", "margin-r=0.1", "lc-r=0.1", "margin-r=0.2")]
     assert [cell.name for cell in found.cells][:4] == names
+
+
+def test_where_no_label_may_be_used_there_is_no_row_without_a_teacher(tmp_path: Path) -> None:
+    found = planned(tmp_path, "table1", data_sets={"rte": "a"}, use_labels=False, seeds=[0])
+    assert "rte/no-KD/0" not in {cell.name for cell in found.cells}
+    assert len(found.cells) == 6
+    assert found.left_out[1:] == ["Without labels there is nothing to learn from, and left out: no KD."]
+    with pytest.raises(ConfigError, match=r"rows: without labels \['no KD'\] have nothing to learn from"):
+        planned(tmp_path, "table1", rows=["no KD"], use_labels=False)
 
 
 def test_each_teacher_is_checked_once_for_each_data_set(tmp_path: Path) -> None:
@@ -199,7 +232,7 @@ def test_what_does_not_fit_is_refused(given: dict[str, Any], said: str, tmp_path
 def test_ones_own_data_has_a_name_of_its_own(tmp_path: Path) -> None:
     found = planned(tmp_path, "table1", data_sets={"tickets": "a"})
     assert {cell.settings.data for cell in found.cells} == {"a"}
-    assert found.left_out == ["rte", "imdb", "cola"]
+    assert found.left_out == ["Not given, and left out: rte, imdb, cola."]
 
 
 def test_a_suite_that_is_not_there_names_those_that_are() -> None:

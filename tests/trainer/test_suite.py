@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from tiny_task import save_bert
+from tiny_task import rows, save_bert, write_task
 from trainers import Trainer
 
 SUITE = """
@@ -95,6 +95,22 @@ def test_what_was_selected_is_looked_at(figure: str, command: list[object], tmp_
         assert all(value > 0 for name in ("centre_distance", "distance_then") for value in series[name])
         assert {len(values) for values in series.values()} == {6}
     assert "<svg" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_a_task_without_labels(command: list[object], tmp_path: Path) -> None:
+    """Every question is a label bought: what has no teacher cannot learn, and is left out, by name."""
+    bare = [{"text": row["text"]} for row in rows(32, "bare")]
+    write_task(tmp_path / "bare", bare, rows(30, "validation"))
+    data = ("--data-sets", f"rte={tmp_path / 'bare'}", "--seeds", 0, "--rows", "no KD,small,hard")
+    refused = Trainer(tmp_path, *command, *data)
+    assert refused.wait() == 2, refused.log
+    assert "set teacher, or switch use_labels off" in refused.log
+    free = Trainer(tmp_path, *command, *data, "--no-use-labels")
+    assert free.wait() == 0, free.log
+    assert "nothing to learn from, and left out: no KD." in free.log
+    lines = map(json.loads, (tmp_path / "out" / "results.jsonl").read_text().splitlines())
+    assert [line["cell"] for line in lines] == ["rte/small/0", "rte/hard/0"]
+    assert "left out: no KD" in (tmp_path / "out" / "report.html").read_text()
 
 
 @pytest.mark.parametrize(

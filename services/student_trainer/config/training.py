@@ -115,7 +115,9 @@ class DistillSettings(TrainingSettings):
     )
     score_dropout: bool = Field(False, description="leave dropout on in the pass that scores doubt")
     use_labels: bool = Field(
-        True, description="off: train as if no training row had a label, by the teacher's answers alone"
+        True,
+        description="off: train as if no training row had a label, by the teacher's answers alone; a bench "
+        "then has no row without a teacher",
     )
     label_loss: Literal["selected", "all"] = Field(
         "all",

@@ -1,4 +1,5 @@
-"""The plain grid of `bench`: no KD, each strategy at each ratio, full KD; one seed after the other.
+"""The plain grid of `bench`: no KD (if labels may be used), each strategy at each ratio, full KD; one seed
+after the other.
 
 Within a seed the cheap cells come first, so that a grid that is cut short has whole rows to compare.
 """
@@ -21,7 +22,7 @@ def plan(settings: BenchSettings) -> list[Cell]:
         place
         for seed in dict.fromkeys(settings.seeds)
         for place in (
-            ("none", 0.0, seed),
+            *([("none", 0.0, seed)] if settings.use_labels else []),
             *((strategy, ratio, seed) for ratio in ratios for strategy in strategies),
             ("all", 1.0, seed),
         )

@@ -68,6 +68,11 @@ class Line(Runs):
         return NAMES.get(self.strategy, self.strategy)
 
 
+def distinct(line: Runs) -> float:
+    """Different questions of a run, on average: what it is charged with a cache of its own."""
+    return line.mean(lambda run: run.questions.distinct) or 0
+
+
 def kept(line: Runs, none: Runs, full: Runs) -> float | None:
     """Share of full KD's gain over no KD that a line keeps, on the seeds that all three have.
 
@@ -104,13 +109,17 @@ class Grid:
         return next(fits, None)
 
     @property
+    def full(self) -> Line | None:
+        return self.find("all")
+
+    @property
     def selections(self) -> tuple[Line, ...]:
         return tuple(line for line in self.lines if line.strategy not in ("none", "all"))
 
     def kept(self, line: Line) -> float | None:
         """Share of full KD's gain that a line keeps; None before both ends are there, or it is noise."""
-        none, full = self.find("none"), self.find("all")
-        return kept(line, none, full) if none and full else None
+        none = self.find("none")
+        return kept(line, none, self.full) if none and self.full else None
 
     def over_random(self, line: Line) -> Spread | None:
         """Points above Random at the same ratio, seed by seed; None for Random, no KD and full KD."""

@@ -22,8 +22,10 @@ class Column:
 
 # Of any runs: what they asked, paid, computed and took.
 ASKED = [
-    Column("asked", lambda line, _: _count(line, lambda run: run.questions.asked), narrow=False),
-    Column("distinct", lambda line, _: _count(line, lambda run: run.questions.distinct)),
+    Column("asked", lambda line, _: _count(line, _asked), narrow=False),
+    Column("asked, of full KD's", lambda line, all_of: _share(line, all_of, _asked), narrow=False),
+    Column("distinct", lambda line, _: _count(line, _distinct)),
+    Column("distinct, of full KD's", lambda line, all_of: _share(line, all_of, _distinct), narrow=False),
     Column("charged", lambda line, _: _count(line, lambda run: run.questions.charged)),
     Column("of the general stage: asked", lambda line, _: _general(line, lambda s: s.questions.asked), False),
     Column("charged there", lambda line, _: _general(line, lambda s: s.questions.charged), narrow=False),
@@ -98,8 +100,9 @@ def legend(grid: Grid) -> list[str]:
         "over Random: points above Random at the same r, seed by seed.",
         "gain kept: share of what full KD gains over no KD; blank where that is less than a point, or than "
         "its deviation.",
-        "Queries of a run: asked = paid for without a cache, distinct = paid for with one, charged = "
-        "paid for in this grid, whose runs share their answers and so depend on the order.",
+        "Queries of a run: asked = paid for without a cache, distinct = paid for with one, each also as a "
+        "share of full KD's; charged = paid for in this grid, whose runs share their answers and so depend "
+        "on the order.",
         "GFLOPs: per instance seen, by the formula that the run follows (named) and by the paper's eq. 10.",
         "wall: the training loop; waiting: the part of it spent waiting for the teacher.",
     ]
@@ -136,6 +139,20 @@ def duration(seconds: float) -> str:
 
 def _count(line: Runs, figure: Callable[[RunResult], int]) -> str:
     return f"{line.mean(figure):,.0f}"
+
+
+def _asked(run: RunResult) -> int:
+    return run.questions.asked
+
+
+def _distinct(run: RunResult) -> int:
+    return run.questions.distinct
+
+
+def _share(line: Runs, whole: Any, figure: Callable[[RunResult], int]) -> str:
+    """Of what full KD asks; blank of a run that asks nothing, and without full KD."""
+    ours, all_of_it = line.mean(figure), whole.full and whole.full.mean(figure)
+    return percent(ours / all_of_it) if ours and all_of_it else ""
 
 
 def _general(line: Runs, figure: Callable[[Stage], int]) -> str:

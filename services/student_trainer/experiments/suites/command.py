@@ -14,7 +14,7 @@ from student_trainer.experiments.progress import Display
 from student_trainer.experiments.results import Results, SharedResults
 from student_trainer.experiments.suites import series, table
 from student_trainer.experiments.suites.forecast import forecast
-from student_trainer.experiments.suites.plan import Check, Plan, plan, recipes
+from student_trainer.experiments.suites.plan import Check, plan, recipes
 from student_trainer.experiments.suites.report import publish
 from student_trainer.experiments.suites.suite import Figure, load
 from student_trainer.experiments.sweep import Run, sweep
@@ -38,7 +38,8 @@ def bench_suite(settings: SuiteSettings, run: Run, check: Check, console: Consol
     """
     console = console or Console(stderr=True)
     planned = plan(settings, load(settings.suite))
-    _say_left_out(planned, console)
+    for sentence in planned.left_out:
+        console.print(sentence, highlight=False)
     path = settings.results or settings.output / "results.jsonl"
     if settings.dry_run:
         Console().print(forecast(planned, Results(path, lambda _: None)))
@@ -52,6 +53,8 @@ def bench_suite(settings: SuiteSettings, run: Run, check: Check, console: Consol
                 publish(planned, results, recipe_of, settings.output)
     found = publish(planned, results, recipe_of, settings.output)
     Console().print(table.terminal(found))
+    for sentence in table.findings(found):
+        Console().print(sentence, highlight=False, soft_wrap=True)
 
 
 def _with_series(run: Run, figure: Figure) -> Run:
@@ -62,8 +65,3 @@ def _with_series(run: Run, figure: Figure) -> Run:
         return replace(result, series=series.of_run(settings, result.steps, figure))
 
     return noted
-
-
-def _say_left_out(planned: Plan, console: Console) -> None:
-    if planned.left_out:
-        console.print(f"not given, and left out: {', '.join(planned.left_out)}", highlight=False)

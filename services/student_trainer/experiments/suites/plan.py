@@ -33,7 +33,7 @@ class Plan:
     Attributes:
         suite: with those of its rows that are wanted.
         data: the names of the data sets, in the order in which they were given.
-        left_out: the suite's others.
+        left_out: what the suite has beside these, in words.
         seeds: repetitions.
         cells: seed by seed, data set by data set, row by row.
     """
@@ -53,7 +53,7 @@ def name_of(data: str, row: Row, seed: int) -> str:
 
 def plan(settings: SuiteSettings, suite: Suite) -> Plan:
     """Raises ConfigError for all that does not fit together, before anything is looked at on disk."""
-    suite = _wanted(suite, settings.rows)
+    suite, untaught = _taught(_wanted(suite, settings.rows), settings)
     runs = [row for row in suite.rows if not row.only_published]
     _refuse_unknown(settings, suite)
     values = {row.name: _values(row, settings, suite) for row in runs}
@@ -69,8 +69,10 @@ def plan(settings: SuiteSettings, suite: Suite) -> Plan:
                     own.settings.check_rows = 0
                 checked |= asked
                 cells.append(own)
-    left_out = [data for data in suite.data if data not in settings.data_sets]
-    return Plan(suite, list(settings.data_sets), left_out, seeds, cells)
+    not_given = [data for data in suite.data if data not in settings.data_sets]
+    left_out = {"Not given": not_given, "Without labels there is nothing to learn from": untaught}
+    said = [f"{why}, and left out: {', '.join(names)}." for why, names in left_out.items() if names]
+    return Plan(suite, list(settings.data_sets), said, seeds, cells)
 
 
 def recipes(cells: list[Cell], check: Check) -> dict[str, Recipe]:
@@ -113,6 +115,17 @@ def _wanted(suite: Suite, names: list[str]) -> Suite:
         return suite
     rows = [row for row in suite.rows if row.only_published or {row.name, row.line} & set(names)]
     return suite.model_copy(update={"rows": rows})
+
+
+def _taught(suite: Suite, settings: SuiteSettings) -> tuple[Suite, list[str]]:
+    """Where no label may be used, without the rows that have no teacher either; and the names of these."""
+    if settings.use_labels:
+        return suite, []
+    untaught = [row.name for row in suite.rows if not row.only_published and not _teachers(row, suite)]
+    rows = [row for row in suite.rows if row.name not in untaught]
+    if all(row.only_published for row in rows):
+        raise ConfigError(f"rows: without labels {untaught} have nothing to learn from; leave use_labels on")
+    return suite.model_copy(update={"rows": rows}), untaught
 
 
 def _refuse_unknown(settings: SuiteSettings, suite: Suite) -> None:

@@ -76,9 +76,8 @@ def _pictures(panel: Panel) -> list[Picture]:
 
 def _dots(axes: Axes, panel: Panel) -> None:
     """A line a row: its mean with one deviation, its seeds, and the best baseline as a level across."""
-    baselines = panel.suite.baselines
     for place, entry in enumerate(panel.entries):
-        colour = MUTED if entry.row.name in baselines else _COLOURS[0]
+        colour = MUTED if panel.suite.is_baseline(entry.row) else _COLOURS[0]
         points, deviation = list(entry.points.values()), entry.score.deviation or 0
         axes.scatter(points, [place] * len(points), s=14, color=colour, alpha=0.35, linewidth=0)
         axes.errorbar(entry.score.mean, place, xerr=deviation, fmt="o", color=colour, ms=6, capsize=3)

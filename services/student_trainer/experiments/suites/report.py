@@ -33,7 +33,7 @@ def publish(plan: Plan, results: Results, recipes: Mapping[str, Recipe], folder:
         caption=suite.figure.caption,
         overview=table.overview(found),
         details=[(panel.data, *table.details(panel)) for panel in found if panel.entries],
-        baselines=suite.baselines,
+        baselines=table.baselines(suite),
         legend=table.legend(found),
         recipe=common(list(recipes.values())),
     )

@@ -91,7 +91,8 @@ class Suite(_Strict):
         seeds: repetitions of each row.
         settings: of `distill`, for all rows; the defaults are the paper's recipe.
         rows: expanded.
-        baselines: rows; every other row is tested against the best of them.
+        baselines: rows, or lines of a figure; every other row is tested against the best of them, of a line
+            against its row at the same x.
         no_kd: the row without a teacher, if there is one.
         full_kd: the row that asks about all: the gain of one over the other is what the rest keep a part of.
         figure: to be drawn.
@@ -113,13 +114,22 @@ class Suite(_Strict):
     def _rows_are_named(self) -> Self:
         rows = [row for given in self.rows for row in given.expanded()]
         names = [row.name for row in rows]
-        named = [*self.baselines, *self.figure.levels, *filter(None, (self.no_kd, self.full_kd))]
+        named = {*self.figure.levels, *filter(None, (self.no_kd, self.full_kd))}
+        compared = set(self.baselines) - {row.line for row in rows}
         if len(set(names)) < len(names):
             raise ValueError(f"rows: a name is there twice in {names}")
-        if missing := sorted(set(named) - set(names)):
+        if missing := sorted((named | compared) - set(names)):
             raise ValueError(f"rows: {missing} are spoken of, and are not among {names}")
         object.__setattr__(self, "rows", rows)
         return self
+
+    def is_baseline(self, row: Row) -> bool:
+        return bool({row.name, row.line} & set(self.baselines))
+
+    def place_of(self, row: Row) -> Any:
+        """Its x, where lines are the baselines; rows are compared with those of the same one."""
+        by_name = {row.name for row in self.rows}.issuperset(self.baselines)
+        return None if by_name else row.settings.get(self.figure.x)
 
     @model_validator(mode="after")
     def _figure_can_be_drawn(self) -> Self:

@@ -3,13 +3,14 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import mean
+from typing import Any
 
 from scipy import stats  # type: ignore[import-untyped]
 
 from student_trainer.experiments.results import Results
 from student_trainer.experiments.suites.plan import Plan, name_of
 from student_trainer.experiments.suites.suite import Row, Suite
-from student_trainer.experiments.summary import Runs, Spread, kept
+from student_trainer.experiments.summary import Runs, Spread, distinct, kept
 from student_trainer.result import RunResult
 
 ALPHA = 0.05
@@ -60,21 +61,40 @@ class Panel:
     def find(self, name: str | None) -> Entry | None:
         return next((entry for entry in self.entries if entry.row.name == name), None)
 
-    def best_baseline(self) -> Entry | None:
-        found = [entry for name in self.suite.baselines if (entry := self.find(name))]
+    @property
+    def none(self) -> Entry | None:
+        return self.find(self.suite.no_kd)
+
+    @property
+    def full(self) -> Entry | None:
+        return self.find(self.suite.full_kd)
+
+    def best_baseline(self, place: Any = None) -> Entry | None:
+        """Of those at this place, where they have one."""
+        baselines = (entry for entry in self.entries if self.suite.is_baseline(entry.row))
+        found = (entry for entry in baselines if self.suite.place_of(entry.row) == place)
         return max(found, key=lambda entry: entry.score.mean, default=None)
 
     def against_baseline(self, entry: Entry) -> Comparison | None:
         """None for baselines, and where no seed has both."""
-        best = self.best_baseline()
-        if best is None or entry.row.name in self.suite.baselines or not (ahead := entry.ahead_of(best)):
+        best = self.best_baseline(self.suite.place_of(entry.row))
+        if best is None or self.suite.is_baseline(entry.row) or not (ahead := entry.ahead_of(best)):
             return None
         return Comparison(best.row.name, Spread.of(ahead), paired_p(ahead))
 
     def kept(self, entry: Entry) -> float | None:
         """Share of full KD's gain over no KD."""
-        none, full = self.find(self.suite.no_kd), self.find(self.suite.full_kd)
-        return kept(entry, none, full) if none and full else None
+        return kept(entry, self.none, self.full) if self.none and self.full else None
+
+    def enough(self, share: float) -> float | None:
+        """A share of full KD's score, in points; None before full KD is there, or if it is no use."""
+        full = self.full
+        return share * full.score.mean if full and full.score.mean > 0 else None
+
+    def cheapest(self, line: str, enough: float) -> Entry | None:
+        """The line's entry with the fewest different questions that reaches so many points."""
+        reached = [entry for entry in self.entries if entry.row.line == line and entry.score.mean >= enough]
+        return min(reached, key=distinct, default=None)
 
 
 def panels(plan: Plan, results: Results) -> list[Panel]:
@@ -104,20 +124,3 @@ def over_data(panels: list[Panel], row: Row) -> tuple[float | None, float | None
     theirs = [row.published[panel.data] for panel in panels if panel.data in row.published]
     whole = [len(scores) == len(panels) > 1 for scores in (ours, theirs)]
     return mean(ours) if whole[0] else None, mean(theirs) if whole[1] else None
-
-
-def cheapest_ratio(panel: Panel, line: str, share: float) -> tuple[float | None, float] | None:
-    """The smallest ratio of a line at which it reaches a share of full KD's score, and that score in points.
-
-    The ratio is None if none does; None before full KD is there.
-    """
-    full = panel.find(panel.suite.full_kd)
-    if full is None:
-        return None
-    enough = share * full.score.mean
-    ratios = [
-        float(entry.row.settings["ratio"])
-        for entry in panel.entries
-        if entry.row.line == line and entry.score.mean >= enough
-    ]
-    return min(ratios, default=None), enough

@@ -1,17 +1,19 @@
 """A suite as tables: one as the paper prints it, and for each data set one with its account."""
 
+from typing import Any
+
 from rich.table import Table
 
-from student_trainer.experiments.suites.suite import Row
+from student_trainer.experiments.suites.suite import Row, Suite
 from student_trainer.experiments.suites.summary import (
     ALPHA,
     TEST,
     Comparison,
     Entry,
     Panel,
-    cheapest_ratio,
     over_data,
 )
+from student_trainer.experiments.summary import distinct
 from student_trainer.experiments.table import (
     ASKED,
     TIME,
@@ -32,6 +34,8 @@ FORMULAS = {
     "two_pass_on_all": "two passes on all",
     "two_pass": "two passes",
     "random": "random",
+    "in_rounds": "in rounds",
+    "general": "general stage",
 }
 PAPER = "the paper"
 ENOUGH = 0.99
@@ -66,15 +70,20 @@ def details(panel: Panel) -> tuple[list[str], list[list[str]]]:
 
 
 def markdown(panels: list[Panel]) -> str:
-    parts = [in_markdown(*overview(panels))]
+    parts = [in_markdown(*overview(panels)), "\n".join(f"- {sentence}" for sentence in findings(panels))]
     parts += [f"## {panel.data}\n\n{in_markdown(*details(panel))}" for panel in panels if panel.entries]
-    return "\n\n".join([*parts, " ".join(legend(panels))]) + "\n"
+    return "\n\n".join(filter(None, [*parts, " ".join(legend(panels))])) + "\n"
 
 
 def terminal(panels: list[Panel]) -> Table:
     titles, rows = overview(panels)
-    baselines = panels[0].suite.baselines
-    return in_terminal(titles, rows, (row[0] in baselines for row in rows))
+    dim = baselines(panels[0].suite)
+    return in_terminal(titles, rows, (row[0] in dim for row in rows))
+
+
+def baselines(suite: Suite) -> list[str]:
+    """Names of the rows that are there for comparison."""
+    return [row.name for row in suite.rows if suite.is_baseline(row)]
 
 
 def findings(panels: list[Panel]) -> list[str]:
@@ -95,13 +104,19 @@ def legend(panels: list[Panel]) -> list[str]:
     if panels[0].suite.baselines:
         said.insert(
             1,
-            f"over best baseline: points above the best of {', '.join(panels[0].suite.baselines)}, seed by "
-            f"seed. p: {TEST}, not corrected for the number of rows. *: better, p < {ALPHA:.2g}.",
+            f"over best baseline: points above the best of {', '.join(panels[0].suite.baselines)}"
+            f"{' at the same x' * _in_lines(panels[0])}, seed by seed. p: {TEST}, not corrected "
+            f"for the number of rows. *: better, p < {ALPHA:.2g}.",
         )
     if any(panel.data in row.published for panel in panels for row in panel.suite.rows):
         said.insert(1, f"{PAPER}: as it is published, of the paper's models and data.")
     if any(panel.kept(entry) is not None for panel in panels for entry in panel.entries):
         said.append("gain kept: share of what full KD gains over no KD; blank where that is noise.")
+    if any(panel.full for panel in panels):
+        said.append(
+            f"of full KD's: the share of what {panels[0].suite.full_kd} pays for without a cache (asked) and "
+            "with one (distinct), which leaves less to be saved."
+        )
     if any(entry.runs[0].usd.selected is not None for panel in panels for entry in panel.entries):
         said.append("$: list price of a run in one month.")
     if any(entry.stopped for panel in panels for entry in panel.entries):
@@ -114,7 +129,13 @@ def _scores(panel: Panel) -> list[Column]:
     return [
         Column(title, lambda row, _: _ours(row, panel)),
         Column(PAPER, lambda row, _: _plain(row.published.get(panel.data))),
+        Column("gain kept", lambda row, _: _kept(row, panel)),
     ]
+
+
+def _kept(row: Row, panel: Panel) -> str:
+    entry = panel.find(row.name)
+    return percent(panel.kept(entry)) if entry else ""
 
 
 def _computed(formula: str, title: str) -> Column:
@@ -147,37 +168,46 @@ def _p(comparison: Comparison | None) -> str:
 
 
 def _best(panel: Panel) -> list[str]:
-    """Which row that is no baseline does best, against the best one that is."""
-    tried: list[tuple[Entry, Comparison]] = []
+    """At each place, which row that is to be judged does best, against the best baseline there."""
+    tried: dict[Any, list[tuple[Entry, Comparison]]] = {}
     for entry in panel.entries:
-        if comparison := panel.against_baseline(entry):
-            tried.append((entry, comparison))
-    if not tried:
-        return []
-    best, comparison = max(tried, key=lambda pair: pair[0].score.mean)
+        comparison = panel.against_baseline(entry)
+        if comparison and entry not in (panel.none, panel.full):
+            tried.setdefault(panel.suite.place_of(entry.row), []).append((entry, comparison))
+    return [_won(panel, *max(pairs, key=lambda pair: pair[0].score.mean)) for pairs in tried.values()]
+
+
+def _won(panel: Panel, best: Entry, comparison: Comparison) -> str:
     test = "no test" if comparison.p is None else f"p = {comparison.p:.2g}"
-    return [
+    which = f"{comparison.baseline}{'' if _in_lines(panel) else ', the best baseline'}"
+    return (
         f"{panel.data}: {best.row.name} does best with {spread(best.score)}; "
-        f"{spread(comparison.ahead, signed=True)} over {comparison.baseline}, the best baseline ({test})."
-    ]
+        f"{spread(comparison.ahead, signed=True)} over {which} ({test})."
+    )
+
+
+def _in_lines(panel: Panel) -> bool:
+    """Whether rows are compared with those at their own x."""
+    return any(panel.suite.place_of(row) is not None for row in panel.suite.rows)
 
 
 def _cheapest(panel: Panel) -> list[str]:
-    """Of a figure over ratios: where each line first keeps nearly all of full KD's score."""
-    if panel.suite.figure.x != "ratio":
+    """Of a figure over ratios: for how few questions each line keeps nearly all of full KD's score."""
+    enough = panel.enough(ENOUGH)
+    if panel.suite.figure.x != "ratio" or enough is None:
         return []
-    lines = dict.fromkeys(entry.row.line for entry in panel.entries if "ratio" in entry.row.settings)
-    full = panel.find(panel.suite.full_kd)
-    found = {
-        line: reached
-        for line in lines
-        if not (full and line == full.row.line) and (reached := cheapest_ratio(panel, line, ENOUGH))
-    }
-    if not found:
-        return []
-    where = ", ".join(
-        f"{line} {'at no ratio tried' if ratio is None else f'r = {ratio:.4g}'}"
-        for line, (ratio, _) in found.items()
-    )
-    enough = next(iter(found.values()))[1]
-    return [f"{panel.data}: {ENOUGH:.0%} of full KD's score ({enough:.1f}) is first reached by {where}."]
+    judged = [entry for entry in panel.entries if entry not in (panel.none, panel.full)]
+    lines = dict.fromkeys(entry.row.line for entry in judged)
+    found = ", ".join(_reached(panel, line, enough) for line in lines)
+    without = "; no KD keeps it as well" if panel.none and panel.none.score.mean >= enough else ""
+    said = f"{panel.data}: {ENOUGH:.0%} of full KD's score ({enough:.1f}) is kept by {found}{without}."
+    return [said] if lines else []
+
+
+def _reached(panel: Panel, line: str, enough: float) -> str:
+    """The smallest share of full KD's questions, all kept answers counted once."""
+    entry = panel.cheapest(line, enough)
+    if entry is None or panel.full is None:
+        return f"{line} at no r tried"
+    share = distinct(entry) / max(1.0, distinct(panel.full))
+    return f"{line} at r = {entry.row.settings['ratio']:.4g} ({percent(share)} of its distinct questions)"

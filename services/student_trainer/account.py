@@ -12,7 +12,7 @@ from student_trainer.costs import flops
 from student_trainer.costs.database import open_database
 from student_trainer.costs.summary import LAST, Sieves, sieves
 from student_trainer.data import Rows
-from student_trainer.result import Money, Questions, Stage
+from student_trainer.result import Money, Part, Questions, Stage
 from student_trainer.schedule import Schedule
 from teacher_api.messages import Description, Instance
 from teacher_api.prices import UNPRICED, Tariff
@@ -91,6 +91,33 @@ def money(
         *([tariff.usd(round(units)) for units in bill] for tariff, bill in bills.items()), strict=True
     )
     return Money(*(float(sum(column)) for column in columns))
+
+
+def parts(tariffs: Sequence[Tariff], teachers: Sequence[Description], found: Sieves) -> list[Part]:
+    """Each teacher's own account."""
+    answered = [found.by(teacher.fingerprint) for teacher in teachers]
+
+    def share(tariff: Tariff, units: int, all_units: Sequence[int]) -> float | None:
+        together = sum(n for n, other in zip(all_units, tariffs, strict=True) if other == tariff)
+        if UNPRICED in tariffs:
+            return None
+        return float(tariff.usd(together)) * units / max(1, together)
+
+    plain, cached = [one.units for one in answered], [one.distinct_units for one in answered]
+    return [
+        Part(
+            name=teacher.name,
+            fingerprint=teacher.fingerprint,
+            tariff=tariff.name,
+            questions=own.questions,
+            distinct=own.distinct,
+            charged=own.charged,
+            units=own.units,
+            usd=share(tariff, own.units, plain),
+            usd_cached=share(tariff, own.distinct_units, cached),
+        )
+        for tariff, teacher, own in zip(tariffs, teachers, answered, strict=True)
+    ]
 
 
 def compute(

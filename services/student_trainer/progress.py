@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from student_trainer.loop import Watch
 from student_trainer.questions import Step
-from student_trainer.result import RunResult
+from student_trainer.result import Part, RunResult
 
 
 @contextmanager
@@ -41,6 +41,7 @@ def conclude(console: Console, output: Path, result: RunResult) -> None:
             f"{questions.cached:,} from its cache, {questions.kept:,} kept, "
             f"{questions.joined:,} joined, {questions.refused:,} refused"
         )
+    lines += [_part(part) for part in result.teachers if len(result.teachers) > 1]
     lines += [
         f"{name} stage: {stage.steps:,} steps, {stage.questions.asked:,} questions, "
         f"{stage.questions.charged:,} charged, {stage.units:,} units"
@@ -55,3 +56,14 @@ def conclude(console: Console, output: Path, result: RunResult) -> None:
     lines.append(f"student in {output / 'model'}, account in {output / 'result.json'}")
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
+
+
+def _part(part: Part) -> str:
+    return (
+        f"of {part.name}: {part.questions:,} questions, {part.distinct:,} different, {part.charged:,} charged"
+        + (
+            ""
+            if part.usd is None
+            else f"; ${part.usd:,.2f}, with a cache ${part.usd_cached:,.2f} ({part.tariff})"
+        )
+    )

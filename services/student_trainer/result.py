@@ -62,6 +62,34 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Part:
+    """One of a run's teachers: its own questions, and its part of the bill at its own tariff.
+
+    Attributes:
+        name: as the teacher calls itself.
+        fingerprint: of it.
+        tariff: price book and feature.
+        questions: that it answered.
+        distinct: different ones among them.
+        charged: queries that this run paid for.
+        units: of all answered.
+        usd: without a cache; None where no price book was named. Teachers at one tariff share its tiers:
+            their bill is split by units.
+        usd_cached: with one.
+    """
+
+    name: str
+    fingerprint: str
+    tariff: str
+    questions: int
+    distinct: int
+    charged: int
+    units: int
+    usd: float | None
+    usd_cached: float | None
+
+
+@dataclass(frozen=True)
 class RunResult:
     """One training run.
 
@@ -77,6 +105,7 @@ class RunResult:
         seconds: wall time of the loop in this process, evaluation left out.
         waited: of these, waiting for the teacher.
         stages: what each asked, by name, of a run with TinyBERT's general stage; empty for any other.
+        teachers: what each was asked, the smallest first; none of a run from before they were told apart.
         series: a scalar over the run, by name: its mean in each of some equal parts; None without a value.
     """
 
@@ -94,6 +123,7 @@ class RunResult:
     seconds: float
     waited: float
     stages: dict[str, Stage] = field(default_factory=dict)
+    teachers: list[Part] = field(default_factory=list)
     series: dict[str, list[float | None]] = field(default_factory=dict)
 
     @property
@@ -109,11 +139,13 @@ class RunResult:
             name: Stage(**stage | {"questions": Questions(**stage["questions"])})
             for name, stage in row.get("stages", {}).items()
         }
+        nested = ("questions", "usd", "stages", "teachers")
         return cls(
-            **{name: value for name, value in row.items() if name not in ("questions", "usd", "stages")},
+            **{name: value for name, value in row.items() if name not in nested},
             questions=Questions(**row["questions"]),
             usd=Money(**row["usd"]),
             stages=stages,
+            teachers=[Part(**part) for part in row.get("teachers", [])],
         )
 
 

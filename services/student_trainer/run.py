@@ -91,6 +91,7 @@ def _run(settings: DistillSettings, card: RunCard, watch: Watch | None) -> RunRe
         seconds=spell.seconds,
         waited=spell.waited,
         stages=account.stages(settings, card.id, schedule, spell.next_step, price),
+        teachers=account.parts(tariffs, teachers.descriptions, sieves),
     )
     result.save(settings.output / "result.json")
     if not result.stopped:

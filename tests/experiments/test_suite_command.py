@@ -22,7 +22,7 @@ from student_trainer.experiments.suites.series import READERS, enough
 from student_trainer.experiments.suites.suite import Figure, Suite, load
 from student_trainer.experiments.suites.summary import Entry, Panel, paired_p
 from student_trainer.loop import Watch
-from student_trainer.result import RunResult
+from student_trainer.result import Part, RunResult
 
 FILES = ("results.jsonl", "table.md", "figure.svg", "figure.png", "report.html")
 ROWS = ("no-KD", "ensemble", "hard")
@@ -269,6 +269,23 @@ def test_what_a_cache_leaves_of_the_saving() -> None:
         ["10 %", "16 %"],
         ["100 %"] * 2,
     ]
+
+
+def test_each_teacher_has_its_part_of_a_row() -> None:
+    """Means over two runs; a row of one teacher has nothing to tell apart."""
+    suite, row = load("table1"), {row.name: row for row in load("table1").rows}
+    small, large = (
+        Part(name, name, "book/x", 9, count, 0, 9, 1.0, 0.5) for name, count in (("s", 4), ("l", 7))
+    )
+    runs = [
+        replace(made_up("all", 1, seed), teachers=[replace(small, distinct=4 + seed), large])
+        for seed in (0, 1, 2)
+    ]
+    alone = replace(made_up("all", 1, 0), teachers=[small])
+    entries = (Entry(row["KD small"], (alone,)), Entry(row["hard"], tuple(runs)))
+    titles, lines = table.details(Panel("rte", suite, entries))
+    columns = [titles.index(name) for name in ("distinct, of each teacher", "$ cached, of each")]
+    assert [[line[place] for place in columns] for line in lines] == [["", ""], ["5 + 7", "$0.50 + $0.50"]]
 
 
 def test_the_share_of_the_gain_is_beside_the_score() -> None:

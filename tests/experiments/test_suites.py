@@ -149,6 +149,19 @@ def test_a_line_s_name_stands_for_its_rows(tmp_path: Path) -> None:
     assert [cell.name for cell in found.cells][:4] == names
 
 
+def test_each_teacher_has_its_own_price_by_its_name(tmp_path: Path) -> None:
+    prices = {"price_book": "large=dear.toml,small=cheap.toml", "price_feature": ["sentiment"]}
+    found = planned(tmp_path, "table1", **prices)
+    assert cell_of(found, "rte/hard/0").price_book == ["cheap.toml", "dear.toml"]
+    assert cell_of(found, "rte/KD-large/0").price_book == ["dear.toml"]
+    assert cell_of(found, "rte/hard/0").price_feature == ["sentiment"]
+    assert cell_of(found, "rte/no-KD/0").price_book == []
+    with pytest.raises(
+        ConfigError, match=r"price_book: large has none; name one for each, as small=…,large=…"
+    ):
+        planned(tmp_path, "table1", price_book="small=cheap.toml")
+
+
 def test_where_no_label_may_be_used_there_is_no_row_without_a_teacher(tmp_path: Path) -> None:
     found = planned(tmp_path, "table1", data_sets={"rte": "a"}, use_labels=False, seeds=[0])
     assert "rte/no-KD/0" not in {cell.name for cell in found.cells}

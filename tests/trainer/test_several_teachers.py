@@ -68,6 +68,17 @@ def test_each_teacher_is_asked_what_adoption_says(
     small, large = asked
     assert result["usd"]["selected"] == pytest.approx(STEPS * (small * 0.001 + large * 0.01))
     assert result["usd"]["full_cached"] == pytest.approx(TRAIN * 0.011)
+    own = [(part["fingerprint"], part["tariff"], part["questions"]) for part in result["teachers"]]
+    assert own == [
+        (server.fingerprint, "book/small", STEPS * small),
+        (wide.fingerprint, "book/large", STEPS * large),
+    ]
+    bills = [part["usd"] for part in result["teachers"]]
+    assert bills == pytest.approx([STEPS * small * 0.001, STEPS * large * 0.01])
+    assert sum(part["distinct"] for part in result["teachers"]) == result["questions"]["distinct"]
+    assert sum(part["charged"] for part in result["teachers"]) == result["questions"]["charged"]
+    log = " ".join((tmp_path / "log").read_text().split())
+    assert f"{STEPS * large} questions, " in log and "(book/large)" in log
 
 
 def test_the_more_doubtful_half_asks_the_small_teacher(

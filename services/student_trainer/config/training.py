@@ -167,7 +167,9 @@ class DistillSettings(TrainingSettings):
     budget_usd: Decimal | None = Field(None, gt=0, description="most dollars the account may be charged")
     when_spent: Literal["stop", "labels-only"] = Field("stop", description="what to do without money")
     price_book: Several = Field(
-        [], description="a book that comes with us, or the path of your own; one, or one for each teacher"
+        [],
+        description="a book that comes with us, or the path of your own; one, or one for each teacher (in a "
+        "suite by name: small=BOOK,large=BOOK)",
     )
     price_feature: Several = Field(
         ["sentiment"], description="the tariff in the book; one, or one for each teacher"

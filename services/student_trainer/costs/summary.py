@@ -10,9 +10,9 @@ _PLACES = f"""SELECT step, row, teacher, key, outcome, units, queries, MAX(rowid
     WHERE {_STEPS} GROUP BY step, teacher, row"""
 _COUNTS = f"SELECT outcome, COUNT(*) FROM ({_PLACES}) GROUP BY outcome"
 _INSTANCES = f"SELECT COUNT(*) FROM (SELECT DISTINCT step, row FROM ({_PLACES}))"
-_ANSWERED = f"""SELECT teacher, MAX(units) AS units, COUNT(*) AS times FROM ({_PLACES})
+_ANSWERED = f"""SELECT teacher, MAX(units) AS units, COUNT(*) AS times, SUM(queries) AS paid FROM ({_PLACES})
     WHERE outcome NOT IN ('refused', 'failed') GROUP BY teacher, key"""
-_SUMS = f"""SELECT teacher, SUM(times), COUNT(*), SUM(units * times), SUM(units)
+_SUMS = f"""SELECT teacher, SUM(times), COUNT(*), SUM(units * times), SUM(units), SUM(paid)
     FROM ({_ANSWERED}) GROUP BY teacher"""
 LAST = 2**62  # beyond any step
 _CHECKED = "SELECT COALESCE(SUM(queries), 0) FROM ledger WHERE run = ? AND step < 0"
@@ -27,12 +27,14 @@ class Answered:
         distinct: different ones among them.
         units: of all, as a run without any cache would pay.
         distinct_units: of the different ones, as a run with a cache of its own would pay.
+        charged: queries that this run paid for.
     """
 
     questions: int = 0
     distinct: int = 0
     units: int = 0
     distinct_units: int = 0
+    charged: int = 0
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from statistics import mean
 from typing import Any, Literal
 
 from rich.table import Table
 
 from student_trainer.experiments.summary import FULL_PASS, NAMES, Grid, Runs, Spread, bills
-from student_trainer.result import RunResult, Stage
+from student_trainer.result import Part, RunResult, Stage
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,14 @@ ASKED = [
     Column("distinct", lambda line, _: _count(line, _distinct)),
     Column("distinct, of full KD's", lambda line, all_of: _share(line, all_of, _distinct), narrow=False),
     Column("charged", lambda line, _: _count(line, lambda run: run.questions.charged)),
+    Column("distinct, of each teacher", lambda line, _: _of_each(line, lambda part: part.distinct), False),
     Column("of the general stage: asked", lambda line, _: _general(line, lambda s: s.questions.asked), False),
     Column("charged there", lambda line, _: _general(line, lambda s: s.questions.charged), narrow=False),
     Column("units there", lambda line, _: _general(line, lambda s: s.units), narrow=False),
     Column("$ there", lambda line, _: _bill(line, _general_usd), narrow=False),
     Column("$ no cache", lambda line, _: _bill(line, lambda run: run.usd.selected), narrow=False),
     Column("$ cached", lambda line, _: _bill(line, lambda run: run.usd.selected_cached)),
+    Column("$ cached, of each", lambda line, _: _of_each(line, lambda part: part.usd_cached, usd), False),
     Column("GFLOPs, as run", lambda line, _: _as_run(line), narrow=False),
 ]
 TIME = [
@@ -153,6 +156,17 @@ def _share(line: Runs, whole: Any, figure: Callable[[RunResult], int]) -> str:
     """Of what full KD asks; blank of a run that asks nothing, and without full KD."""
     ours, all_of_it = line.mean(figure), whole.full and whole.full.mean(figure)
     return percent(ours / all_of_it) if ours and all_of_it else ""
+
+
+def _of_each(
+    line: Runs, figure: Callable[[Part], float | None], shown: Callable[[float], str] = "{:,.0f}".format
+) -> str:
+    """Of several teachers, the smallest first, a mean over the runs."""
+    if any(len(run.teachers) < 2 for run in line.runs):
+        return ""
+    columns = zip(*(map(figure, run.teachers) for run in line.runs), strict=True)
+    known = [[value for value in column if value is not None] for column in columns]
+    return " + ".join(shown(mean(column)) for column in known if column)
 
 
 def _general(line: Runs, figure: Callable[[Stage], int]) -> str:

@@ -23,6 +23,7 @@ _CHECKED = (
     *("price_book", "price_feature", "use_labels", "when_spent", "max_length", "pooling", "hidden_dtype"),
     *("general_epochs", "general_attentions"),
 )
+_PRICES = {"price_book", "price_feature"}
 _WEIGHTS = ("config.json", "tokenizer*.json", "vocab*", "merges.txt", "*.model", "*.safetensors")
 
 
@@ -149,11 +150,24 @@ def _values(row: Row, settings: SuiteSettings, suite: Suite) -> Callable[[str], 
     given = {name: getattr(settings, name) for name in fields}
     names = _teachers(row, suite)
 
+    given |= {name: _own(name, given[name], names, settings) for name in _PRICES & given.keys()}
+
     def on(data: str) -> dict[str, Any]:
         urls = [settings.teachers[name].replace("{data}", data) for name in names]
         return suite.settings | data_sets().get(data, {}) | given | row.settings | {"teacher": urls}
 
     return on
+
+
+def _own(setting: str, given: list[str], names: list[str], settings: SuiteSettings) -> list[str]:
+    """What a row's teachers have of a setting that is given by their names; as it is, if it is not."""
+    named = dict(one.split("=", 1) for one in given if one.partition("=")[0] in settings.teachers)
+    if not given or len(named) < len(given):
+        return given
+    if missing := [name for name in names if name not in named]:
+        example = ",".join(f"{name}=…" for name in settings.teachers)
+        raise ConfigError(f"{setting}: {', '.join(missing)} has none; name one for each, as {example}")
+    return [named[name] for name in names]
 
 
 def _cell(row: Row, data: str, seed: int, values: dict[str, Any], settings: SuiteSettings) -> Cell:

@@ -119,6 +119,8 @@ def legend(panels: list[Panel]) -> list[str]:
         )
     if any(entry.runs[0].usd.selected is not None for panel in panels for entry in panel.entries):
         said.append("$: list price of a run in one month.")
+    if any(len(run.teachers) > 1 for panel in panels for entry in panel.entries for run in entry.runs):
+        said.append("of each: of several teachers, the smallest first, each at its own price.")
     if any(entry.stopped for panel in panels for entry in panel.entries):
         said.append("†: a run was stopped by its budget.")
     return said

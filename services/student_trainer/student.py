@@ -102,7 +102,10 @@ def keep_layers(model: PreTrainedModel, layers: list[int]) -> None:
     """
     total = model.config.num_hidden_layers
     if not layers or not all(0 <= layer < total for layer in layers):
-        raise StudentError(f"student_layers: {layers} must name layers of 0 to {total - 1}")
+        raise StudentError(
+            f"student_layers: {layers}, and the checkpoint has {total} layers; give a number of 1 to "
+            f"{total}, or layers of 0 to {total - 1}"
+        )
     parent, name = _encoder_layers(model, total)
     stack = getattr(parent, name)
     setattr(parent, name, nn.ModuleList(stack[layer] for layer in layers))

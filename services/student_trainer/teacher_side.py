@@ -23,7 +23,7 @@ from student_trainer.student import Anatomy
 from student_trainer.teachers.asker import Asker
 from student_trainer.teachers.asking import Asking
 from student_trainer.teachers.client import Client
-from student_trainer.teachers.handshake import permutation, worse_than_chance
+from student_trainer.teachers.handshake import HandshakeError, permutation, worse_than_chance
 from student_trainer.teachers.store import Store
 from teacher_api.messages import Description, Want
 from teacher_api.prices import UNPRICED, Tariff, load_tariff
@@ -84,6 +84,7 @@ def open_teachers(
         return
     with Asking(_opened(settings, student, card)) as asking:
         teachers = asking.descriptions[: len(settings.teacher)]
+        _refuse_twice(settings.teacher, teachers)
         matches = [match(teacher, settings, task.label_names, student.layers) for teacher in teachers]
         for teacher in teachers:
             _refuse_too_long(task, teacher)
@@ -101,6 +102,18 @@ def match(
     if settings.supervision == "none":
         return Match(classes)
     return Match(classes, pairs(settings.layer_map, teacher.layers, student_layers))
+
+
+def _refuse_twice(urls: Sequence[str], teachers: Sequence[Description]) -> None:
+    """Raises HandshakeError for one teacher under two addresses: its answers would count twice."""
+    named: dict[str, str] = {}
+    for url, teacher in zip(urls, teachers, strict=True):
+        if other := named.get(teacher.fingerprint):
+            raise HandshakeError(
+                f"teacher: {other} and {url} are one teacher, {teacher.fingerprint[:12]}…; name another one; "
+                "servers of one are grpc://host:port+host:port"
+            )
+        named[teacher.fingerprint] = url
 
 
 def _refuse_too_long(task: TaskData, teacher: Description) -> None:
@@ -124,6 +137,7 @@ def fingerprints_of(settings: DistillSettings, task: TaskData, student: Anatomy)
             return client.description
 
     teachers = [asyncio.run(describe(url)) for url in settings.teacher]
+    _refuse_twice(settings.teacher, teachers)
     for teacher in teachers:
         match(teacher, settings, task.label_names, student.layers)
         _refuse_too_long(task, teacher)

@@ -49,6 +49,10 @@ def refused(command, server, tmp_path: Path):
         (("--data", "./nowhere"), ["data: ", "nowhere"]),
         (("--teacher", "ftp://here:1"), ["'ftp://here:1'", "grpc://host:port"]),
         (("--teacher", "grpc://here"), ["'grpc://here'", "hosts and ports"]),
+        (
+            ("--rounding", "floor", "--ratio", "0.06"),
+            ["ratio: 0.06 of a batch of 16", "set rounding nearest"],
+        ),
         (("--teacher", "local:./nowhere"), ["local:./nowhere", "cannot be loaded"]),
         (("--teacher-labels", "good,bad,ugly"), ["teacher: ", "'ugly'", "'positive'", "teacher_labels"]),
         (("--max-length", "129"), ["max_length: ", "129 tokens", "student's 128 positions", "set 128"]),
@@ -186,6 +190,14 @@ def test_labels_that_are_missing_where_they_are_needed(command, refused, task: P
     for more in (("--data", "bare"), ("--no-use-labels",)):
         (line,) = refused(*more, when_spent="labels-only")
         assert line.startswith("when_spent: labels-only needs labels")
+
+
+def test_one_teacher_under_two_addresses(refused, server) -> None:
+    twice = f"grpc://{server.grpc}", server.url
+    (line,) = refused(teacher=",".join(twice), adoption="ensemble")
+    assert line.startswith(
+        f"teacher: {twice[0]} and {twice[1]} are one teacher, {server.fingerprint[:12]}…; name"
+    )
 
 
 def test_a_second_teacher_of_other_classes(command, refused, teacher: Path, tmp_path: Path) -> None:

@@ -116,11 +116,11 @@ def test_a_task_without_labels(command: list[object], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        (("--suite", "table3"), "suite: no 'table3'; choose one of appendix-c, figure2"),
+        (("--suite", "table3"), "suite: no 'table3'; choose one of appendix-c, combined"),
         (("--rows", "harder"), "rows: ['harder'] are not in the suite; it has no KD, small"),
         (("--data-sets", "mine=nowhere"), "data: 'nowhere'"),
         (("--teachers", "small=local:nowhere,large=local:rte-large"), "nowhere"),
-        (("--student", "no/such-student"), "student: 'no/such-student'"),
+        (("--student", "no/such-student"), "rte/no-KD/0: student: 'no/such-student'"),
         (("--layer-map", "9:1"), "layer_map: '9:1'"),
     ],
 )

@@ -11,7 +11,7 @@ from student_trainer.config.presets import Preset
 from student_trainer.config.reading import Layers, Settings, Several, listed
 from student_trainer.data import DataSettings
 from student_trainer.dynamics.adoption import Adoption
-from student_trainer.dynamics.selection import Rounding, Strategy
+from student_trainer.dynamics.selection import Rounding, Strategy, how_many
 from student_trainer.dynamics.supervision import Supervision
 from student_trainer.dynamics.uncertainty import SCORES
 from student_trainer.losses import Divergence
@@ -71,8 +71,8 @@ class DistillSettings(TrainingSettings):
     )
     adoption: Adoption = Field(
         "single",
-        description="of several teachers: ensemble asks all alike; by the student's entropy, hard asks one "
-        "for each instance, soft weighs two (§3.1), soft-batch weighs by the batch's mean",
+        description="of several teachers: ensemble asks all alike; by the student's entropy, whatever the "
+        "strategy, hard asks one for each instance, soft weighs two (§3.1), soft-batch by the batch's mean",
     )
     check_rows: int = Field(
         64,
@@ -82,7 +82,11 @@ class DistillSettings(TrainingSettings):
     answers: Path = Field(
         Path("answers.sqlite"), description="kept answers and the ledger: never asked again, in any run"
     )
-    strategy: Strategy = Field("entropy", description="which instances of a batch are asked about (§3.2)")
+    strategy: Strategy = Field(
+        "entropy",
+        description="which instances of a batch are asked about (§3.2), by the score of this name, of a pass "
+        "without gradient; random: the control",
+    )
     ratio: float = Field(0.1, gt=0, le=1, description="share of a batch that is asked about: the r of §3.2")
     ratio_of: Literal["batch", "rows"] = Field(
         "batch", description="rows: the ratio is the share of all rows that the whole run asks about"
@@ -130,7 +134,7 @@ class DistillSettings(TrainingSettings):
     supervision: Supervision = Field(
         "none",
         description="also learn from hidden states (eq. 11-12): static, the same weights for all; dynamic, "
-        "weighed by the student's entropy (eq. 13)",
+        "weighed by the entropy of the very predictions that are learnt from (eq. 13)",
     )
     patient_weight: float = Field(20.0, ge=0, description="λ*_PT of eq. 13")
     layer_map: str = Field(
@@ -206,6 +210,16 @@ class DistillSettings(TrainingSettings):
             raise ValueError("use_labels: without labels and without a teacher there is nothing to learn")
         if not self.teacher and (self.budget_queries or self.budget_usd):
             raise ValueError("teacher: a budget without a teacher buys nothing; set teacher, or drop it")
+        return self
+
+    @model_validator(mode="after")
+    def _something_is_asked(self) -> Self:
+        floored = self.rounding == "floor" and self.strategy != "all" and self.pool is None
+        if self.teacher and floored and not how_many(self.batch_size, self.batch_ratio, "floor"):
+            raise ValueError(
+                f"ratio: {self.ratio} of a batch of {self.batch_size} is less than one question, and floor "
+                "makes it none; raise ratio or batch_size, or set rounding nearest"
+            )
         return self
 
     @model_validator(mode="after")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from student_trainer.config import ConfigError, DistillSettings, SuiteSettings, made
+from student_trainer.errors import UserError
 from student_trainer.experiments.results import Recipe
 from student_trainer.experiments.suites.suite import Row, Suite, data_sets
 from student_trainer.experiments.sweep import PLACES, Cell, without_teacher
@@ -88,10 +89,18 @@ def recipes(cells: list[Cell], check: Check) -> dict[str, Recipe]:
     for cell in cells:
         key = repr([getattr(cell.settings, name) for name in _CHECKED])
         if key not in found:
-            found[key] = check(cell.settings) | {"student": student_of(cell.settings.student)}
+            found[key] = _checked(cell, check) | {"student": student_of(cell.settings.student)}
         plain = cell.settings.model_dump(mode="json", exclude=PLACES | {"student", "preset"})
         made_of[cell.name] = plain | found[key]
     return made_of
+
+
+def _checked(cell: Cell, check: Check) -> dict[str, str]:
+    """A refusal says which cell it is about: rows differ."""
+    try:
+        return check(cell.settings)
+    except UserError as error:
+        raise type(error)(f"{cell.name}: {error}") from None
 
 
 def student_of(source: str) -> str:

@@ -6,7 +6,8 @@ The student is the first 3 of MiniLM's 6 layers (384 wide), the teacher all 6 wi
 what is measured is time. The texts are English sentences of 8-60 tokens (mean 23) in batches of 32;
 gold labels count on the asked instances. The teacher is in the trainer's own process (`local:`), or a
 server process on the same machine that is asked over gRPC, its cache off. Cold steps ask about texts
-that nobody has asked about; warm ones find every answer kept on disk.
+that nobody has asked about; cached ones ask a server that has answered all before; kept ones find every
+answer on the trainer's own disk.
 
 Each round runs all cases over the same rows, one after another; medians over the rounds are of ratios
 within a round, so that a noisy machine disturbs all cases alike. `waited` is the share of a step that
@@ -22,6 +23,7 @@ import contextlib
 import json
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -33,7 +35,8 @@ from typing import Any
 # As the trainer's command sets them, before torch loads.
 os.environ |= {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "1000", "TOKENIZERS_PARALLELISM": "false"}
 
-from serving import CLASSES, prepare, serving
+sys.path.insert(0, str(Path(__file__).parent / "serving"))
+from bench import CLASSES, prepare, serving
 from transformers import BatchEncoding, PreTrainedModel
 
 from student_trainer import student
@@ -51,7 +54,7 @@ from teacher_api.messages import Instance
 
 FULL = "full KD"
 CHOICES = {FULL: ("all", 1.0), "random": ("random", 0.1), "entropy": ("entropy", 0.1)}
-TEACHERS = ("local", "gRPC", "kept")
+TEACHERS = ("local", "gRPC", "cached", "kept")
 BATCH = 32
 LAYERS = 3  # of the student
 LABELS = tuple(f"LABEL_{number}" for number in range(CLASSES))  # the names of a head that was given none
@@ -77,8 +80,10 @@ def main() -> None:
         folder, steps = Path(name), options.steps + 2
         texts = prepare(folder / "teacher")[: (options.rounds + 1) * steps * BATCH]
         task = task_of(texts)
-        address = stack.enter_context(serving(str(folder / "teacher"), ["--cache-entries", "0"]))
-        cases = open_cases(folder, task, f"grpc://{address}", stack)
+        model, room = str(folder / "teacher"), ["--cache-entries", str(len(texts))]
+        served = stack.enter_context(serving(model, []))
+        knowing = stack.enter_context(serving(model, room, cached=True))
+        cases = open_cases(folder, task, f"grpc://{served.grpc}", f"grpc://{knowing.grpc}", stack)
         measure(cases, task.train, learner_of(folder, len(texts)), options.rounds, steps)
         padding = padded_against_packed(folder, texts[: options.rounds * options.steps * BATCH])
     sizes = {"rounds": options.rounds, "steps": options.steps, "batch": BATCH}
@@ -119,10 +124,11 @@ def settings_of(folder: Path, case: str, url: str, choice: str) -> DistillSettin
 
 
 def open_cases(
-    folder: Path, task: TaskData, served: str, stack: contextlib.ExitStack
+    folder: Path, task: TaskData, served: str, knowing: str, stack: contextlib.ExitStack
 ) -> dict[tuple[str, str], Case]:
-    """By teacher and choice. Each keeps its own answers, but for "kept", which has all of them already."""
-    urls = {"local": f"local:{folder / 'teacher'}", "gRPC": served, "kept": served}
+    """By teacher and choice. Each keeps its own answers, but for "kept", which has all of them already, and
+    has made the server know them."""
+    urls = {"local": f"local:{folder / 'teacher'}", "gRPC": served, "cached": knowing, "kept": knowing}
     cases = {}
     for way in TEACHERS:
         for choice in CHOICES:

@@ -83,8 +83,10 @@ def main() -> None:
         model, room = str(folder / "teacher"), ["--cache-entries", str(len(texts))]
         served = stack.enter_context(serving(model, []))
         knowing = stack.enter_context(serving(model, room, cached=True))
-        cases = open_cases(folder, task, f"grpc://{served.grpc}", f"grpc://{knowing.grpc}", stack)
-        measure(cases, task.train, learner_of(folder, len(texts)), options.rounds, steps)
+        learner, anatomy = learner_of(folder, len(texts))
+        urls = {"gRPC": f"grpc://{served.grpc}", "cached": f"grpc://{knowing.grpc}"}
+        cases = open_cases(folder, task, anatomy, urls, stack)
+        measure(cases, task.train, learner, options.rounds, steps)
         padding = padded_against_packed(folder, texts[: options.rounds * options.steps * BATCH])
     sizes = {"rounds": options.rounds, "steps": options.steps, "batch": BATCH}
     report = summary(cases) | {"padding": padding} | sizes
@@ -96,15 +98,16 @@ def main() -> None:
 def task_of(texts: Sequence[str]) -> TaskData:
     labels = [number % CLASSES for number in range(len(texts))]
     rows = Rows([Instance(text) for text in texts], labels)
-    return TaskData(rows, Rows([], []), LABELS, digest="")
+    return TaskData(rows, Rows(rows.instances[:1], labels[:1]), LABELS, digest="")
 
 
-def learner_of(folder: Path, rows: int) -> Learner:
+def learner_of(folder: Path, rows: int) -> tuple[Learner, student.Anatomy]:
     """The student of all cases: what it has learnt does not change a step's time."""
     source = str(folder / "teacher")
     model, tokenizer = student.load(source, LABELS, LAYERS, seed=0)
     settings = settings_of(folder, "learner", f"local:{source}", FULL)
-    return Learner(model, tokenizer, settings, rows)
+    anatomy = student.Anatomy.of(model, tokenizer, settings.max_length)
+    return Learner(model, tokenizer, settings, rows), anatomy
 
 
 def settings_of(folder: Path, case: str, url: str, choice: str) -> DistillSettings:
@@ -124,18 +127,22 @@ def settings_of(folder: Path, case: str, url: str, choice: str) -> DistillSettin
 
 
 def open_cases(
-    folder: Path, task: TaskData, served: str, knowing: str, stack: contextlib.ExitStack
+    folder: Path,
+    task: TaskData,
+    anatomy: student.Anatomy,
+    urls: dict[str, str],
+    stack: contextlib.ExitStack,
 ) -> dict[tuple[str, str], Case]:
     """By teacher and choice. Each keeps its own answers, but for "kept", which has all of them already, and
-    has made the server know them."""
-    urls = {"local": f"local:{folder / 'teacher'}", "gRPC": served, "cached": knowing, "kept": knowing}
+    has made the server of "cached" know them."""
+    urls = {"local": f"local:{folder / 'teacher'}", **urls, "kept": urls["cached"]}
     cases = {}
     for way in TEACHERS:
         for choice in CHOICES:
             settings = settings_of(folder, f"{way}-{choice}", urls[way], choice)
             if way == "kept":
                 settings = settings.model_copy(update={"answers": folder / "kept.sqlite"})
-            teacher = stack.enter_context(open_teachers(settings, task, LAYERS, RunCard.of(settings)))
+            teacher = stack.enter_context(open_teachers(settings, task, anatomy, RunCard.of(settings)))
             cases[way, choice] = Case(settings, teacher)
     everything = range(len(task.train))
     cases["kept", FULL].teacher.asks.submit(-1, everything, task.train.instances).result()

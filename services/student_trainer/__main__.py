@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from student_trainer.errors import UserError
-from teacher_api.errors import TeacherError
+from teacher_api.errors import TeacherError, UnauthenticatedError
 from teacher_api.prices import PriceBookError
 
 # A command's libraries are imported when it runs: `price` and mistakes need not wait for torch.
@@ -48,7 +48,9 @@ def main(arguments: list[str] | None = None) -> None:
     except (UserError, PriceBookError) as error:
         _say("refused", str(error), code=2)
     except TeacherError as error:
-        _say("the teacher failed", f"{error}; what was answered is kept: {again} goes on", code=1)
+        key = isinstance(error, UnauthenticatedError)
+        remedy = "; the trainer sends what STUDENT_TEACHER_API_KEY holds" if key else ""
+        _say("the teacher failed", f"{error}{remedy}; what was answered is kept: {again} goes on", code=1)
     except KeyboardInterrupt:
         _say("interrupted", f"what was answered is kept: {again} goes on", code=130)
 

@@ -4,9 +4,11 @@ A run is one operation to its teachers, so what one side has and the other has n
 """
 
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from student_trainer.config import ReconcileSettings
 from student_trainer.costs.database import open_database
@@ -16,6 +18,8 @@ from student_trainer.errors import UserError
 Place = tuple[str, str]  # run, teacher's fingerprint
 Amounts = tuple[int, int]  # queries, units
 NOTHING = (0, 0)
+
+logger = logging.getLogger(__name__)
 
 
 def reconcile(settings: ReconcileSettings) -> tuple[list[str], int]:
@@ -42,9 +46,12 @@ def reconcile(settings: ReconcileSettings) -> tuple[list[str], int]:
 
 def _differences(place: Place, ledger: Amounts, charged: Amounts) -> Iterator[str]:
     run, teacher = place
+    same_queries = ledger[0] == charged[0]
     for what, here, there in zip(("queries", "units"), ledger, charged, strict=True):
         if here != there:
-            yield f"run {run or '(unnamed)'}, teacher {teacher[:12]}: {what} {here:,} here, {there:,} charged"
+            why = "; do both read one --price-book?" if same_queries else ""
+            amounts = f"{what} {here:,} here, {there:,} charged{why}"
+            yield f"run {run or '(unnamed)'}, teacher {teacher[:12]}: {amounts}"
 
 
 def _charged(paths: list[str], key: str | None) -> tuple[dict[Place, Amounts], list[Place]]:
@@ -54,7 +61,10 @@ def _charged(paths: list[str], key: str | None) -> tuple[dict[Place, Amounts], l
     for path in paths:
         for number, line in enumerate(_lines(Path(path)), start=1):
             try:
-                found = json.loads(line)
+                found = _read(line)
+                if found is None:
+                    logger.warning("charges: line %d of %s is torn, and left out", number, path)
+                    continue
                 place = (str(found["operation"]), str(found["teacher"]))
                 queries, units = sums.get(place, NOTHING)
                 sums[place] = (queries + int(found["queries"]), units + int(found["units"]))
@@ -62,6 +72,16 @@ def _charged(paths: list[str], key: str | None) -> tuple[dict[Place, Amounts], l
             except (ValueError, TypeError, KeyError):
                 raise UserError(f"charges: line {number} of {path} is no charge; give a charge log") from None
     return sums, ours
+
+
+def _read(line: str) -> Any:
+    """None for a line that a power cut has torn: the server then begins another."""
+    try:
+        return json.loads(line)
+    except ValueError:
+        if line.startswith('{"time": '):
+            return None
+        raise
 
 
 def _lines(path: Path) -> list[str]:

@@ -88,8 +88,26 @@ def test_what_differs_is_said(
         f"run run-x, teacher {teacher[:12]}: units 0 here, 5 charged\n"
         "1 run(s) compared, 2 difference(s)\n"
     )
-    changed.write_text("{}\n")
-    assert told_by_reconcile(answers, changed) == 2
+    for none in ("{}", "a", '{"time": '[:5]):
+        changed.write_text(f"{none}\n")
+        assert told_by_reconcile(answers, changed) == 2
+
+
+def test_other_units_alone_point_to_the_price_book(
+    charging: tuple[ServerProcess, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And a line that a power cut has torn is left out: the server has begun another."""
+    _, log = charging
+    first = json.loads(log.read_text().splitlines()[0])
+    teacher, answers = first["teacher"], tmp_path / "answers.sqlite"
+    with closing(open_database(answers)) as database:
+        Ledger(database, run="r", teacher=teacher, account="r", tariff=UNPRICED)
+    line = json.dumps(first | {"operation": "r", "key": "mine", "queries": 0, "units": 7})
+    changed = tmp_path / "charges"
+    changed.write_text(f"{line[:70]}\n{line}\n")
+    assert told_by_reconcile(answers, changed, "--key", "mine") == 1
+    told = capsys.readouterr().out
+    assert f"run r, teacher {teacher[:12]}: units 0 here, 7 charged; do both read one --price-book?" in told
 
 
 def told_by_reconcile(answers: Path, log: Path, *flags: str) -> int:

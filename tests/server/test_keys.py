@@ -18,6 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from processes import ServerProcess, start_server
 
+from student_trainer.__main__ import main
 from teacher_api.errors import PermissionDeniedError, TeacherError, UnauthenticatedError, error_from_proto
 from teacher_api.messages import Want, request_to_proto
 from teacher_api.open_inference import inference_pb2
@@ -258,6 +259,23 @@ def test_every_path_is_closed_but_those_of_health(guarded: tuple[ServerProcess, 
         assert {client.get(one).status_code for one in OPEN_PATHS} == {200}
         assert client.get("/metrics", headers=as_reader).status_code == 403
         assert client.get("/metrics", auth=("anything", admin)).status_code == 200  # as a browser sends it
+
+
+def test_a_trainer_without_a_key_is_told_where_to_put_it(
+    guarded: tuple[ServerProcess, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.delenv("STUDENT_TEACHER_API_KEY", raising=False)
+    rows = "".join(f'{{"text": "{number}", "label": {number % 2}}}\n' for number in range(4))
+    for split in ("train", "validation"):
+        (tmp_path / f"{split}.jsonl").write_text(rows)
+    teacher = ("--teacher", f"grpc://{guarded[0].grpc}")
+    with pytest.raises(SystemExit) as ended:
+        main(["record", "--data", str(tmp_path), *teacher, "--output", str(tmp_path / "a.rec")])
+    assert ended.value.code == 1
+    assert "STUDENT_TEACHER_API_KEY" in capsys.readouterr().err
 
 
 def test_no_key_stands_in_the_log(guarded: tuple[ServerProcess, Path]) -> None:

@@ -1,10 +1,6 @@
 """Promise 13 and the server's side of 14: never over budget, never charged twice, in memory and in Redis."""
 
-import json
 import random
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
@@ -13,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from budget_asks import DAY, TARIFF, ask_of, limits_of
+from histories import spend_together
 from processes import RedisProcess, redis_missing
 from redis import Redis
 
@@ -26,12 +23,9 @@ from teacher_api.errors import (
 from teacher_api.prices import load_tariff
 from teacher_server.auth import Limits
 from teacher_server.quota import _until_next
-from teacher_server.quota.budgets import NANO, Budgets, Charge, MemoryBudgets, Spent
+from teacher_server.quota.budgets import Budgets, Charge, MemoryBudgets, Spent
 from teacher_server.quota.charge_log import ChargeLog, charges
-from teacher_server.quota.redis_budgets import PREFIX, RedisBudgets
-
-SPENDER = Path(__file__).with_name("spender.py")
-PROCESSES, HISTORIES = 8, 20
+from teacher_server.quota.redis_budgets import RedisBudgets
 
 
 @pytest.fixture(scope="module")
@@ -159,47 +153,7 @@ async def outcome(budgets: Budgets, ask: object) -> tuple[str, object]:
 
 def test_eight_processes_never_overspend(redis_url: str) -> None:
     """20 histories with cancellations, deaths, lost replies, cut connections and a process killed."""
-    command = [sys.executable, str(SPENDER), redis_url]
-    with Redis.from_url(redis_url, decode_responses=True) as redis:
-        redis.flushall()
-        running = [
-            subprocess.Popen([*command, str(n), "0", str(HISTORIES)], stdout=subprocess.PIPE, text=True)
-            for n in range(PROCESSES)
-        ]
-        chance, until = random.Random(1), time.monotonic() + 150
-        while any(one.poll() is None for one in running) and time.monotonic() < until:
-            for seed in range(HISTORIES):
-                assert_within(redis, seed)
-            if chance.random() < 0.05:
-                redis.client_kill_filter(_type="normal", skipme=True)
-            if running[0].poll() is None and redis.exists(f"{PREFIX}:{{h2}}"):
-                running[0].kill()
-        reports = [json.loads(out) for one in running if (out := one.communicate(timeout=20)[0])]
-        assert running[0].returncode == -signal.SIGKILL
-        assert len(reports) == PROCESSES - 1
-        for seed in range(HISTORIES):
-            assert_within(redis, seed)
-            spent = counts(redis, seed, DAY)["queries"]
-            told = sum(report[f"h{seed}"]["charged"] for report in reports)
-            if seed > 3 and not any(report[f"h{seed}"]["lost"] for report in reports):
-                assert spent == told  # the killed one was gone by then
-            assert told <= spent
-            assert spent > 0 and any(report[f"h{seed}"]["refused"] for report in reports)
-
-
-def counts(redis: "Redis", seed: int, period: str) -> dict[str, int]:
-    found = redis.hgetall(f"{PREFIX}:{{h{seed}}}:{period}")
-    return {name: int(found.get(name, 0)) for name in Spent.__dataclass_fields__}
-
-
-def assert_within(redis: "Redis", seed: int) -> None:
-    limits = limits_of(seed)
-    now = counts(redis, seed, DAY if limits.per == "day" else DAY[:7])
-    assert limits.queries is None or now["queries"] + now["flying_queries"] <= limits.queries
-    assert limits.units is None or now["units"] + now["flying_units"] <= limits.units
-    assert limits.usd is None or now["nano"] <= limits.usd * NANO
-    assert now["nano"] == TARIFF.usd(now["units"]) * NANO  # one month, from its first unit
-    assert min(now.values()) >= 0
+    assert spend_together(redis_url, first=0, histories=20).charged > 0
 
 
 async def test_a_lease_ends_and_what_comes_later_is_free(

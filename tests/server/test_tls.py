@@ -13,6 +13,7 @@ import trustme
 from processes import ServerProcess, start_server
 
 from student_trainer.teachers import Options, Teacher, connect
+from student_trainer.teachers.client import Client, Patience
 from teacher_api.errors import NotReadyError, TeacherError
 from teacher_api.messages import Instance, Want
 from teacher_server.settings import SettingsError, load
@@ -93,6 +94,8 @@ async def test_only_who_is_trusted_is_let_in(reach, pki: Pki) -> None:  # type: 
         with pytest.raises(TeacherError) as error:
             await teacher.predict([Instance("a")], Want(), "")
         assert isinstance(error.value, NotReadyError), why
+    with pytest.raises(NotReadyError, match="STUDENT_TEACHER_CERTIFICATE"):  # what a trainer is told
+        await Client.over(refused["no certificate"], Patience(connect_seconds=0))
 
 
 async def test_a_reload_under_load_drops_no_call(reach, pki: Pki) -> None:  # type: ignore[no-untyped-def]

@@ -8,13 +8,17 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from student_trainer.teachers import Options, Teacher, connect
-from teacher_api.errors import TABLE, InternalError, InvalidRequestError, TeacherError
+from teacher_api.errors import TABLE, InternalError, InvalidRequestError, NotReadyError, TeacherError
 from teacher_api.messages import Answer, Description, Instance, Outputs, Usage, Want, misfit, most_bytes
 
 logger = logging.getLogger(__name__)
 
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0
+WHY_NOT = (
+    "is it there, and does it speak TLS as the address says (grpcs://, https://)? "
+    "For certificates set STUDENT_TEACHER_CA and STUDENT_TEACHER_CERTIFICATE"
+)
 MAX_BYTES = 6 * 2**20  # of one request or its answer: below the 8 MiB that a message may have
 
 
@@ -67,6 +71,8 @@ class Client:
             except TeacherError as error:
                 if not _may_pass(error) or not await tries.pause([error]):
                     await teacher.close()
+                    if isinstance(error, NotReadyError):  # a broken handshake does not say what to do
+                        raise NotReadyError(f"{error.message}; {WHY_NOT}") from error
                     raise
 
     async def ask(self, instances: Sequence[Instance], want: Want, operation: str = "") -> list[Answer]:

@@ -109,7 +109,7 @@ class Model:
             alone: all of the CPU's threads may be taken; else the share of one lane.
         """
         if self._threads:  # holds for the thread that sets it
-            torch.set_num_threads(self._threads if alone else self._threads // self.lanes)
+            torch.set_num_threads(self._threads if alone else -(-self._threads // self.lanes))
         order = sorted(range(len(encoded)), key=lambda row: encoded[row].tokens)
         with torch.inference_mode():
             states = self._forward(

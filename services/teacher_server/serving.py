@@ -116,6 +116,7 @@ async def serve(chosen: Settings, model: Model, guards: Guards) -> int:
         )
     except OSError as error:
         raise SettingsError(f"{error}; set host, grpc_port or http_port to a free address") from error
+    await guards.budgets.look()
     _settle_down()
     await health.set(ready=True, reason="")
     _announce(chosen.host, grpc_port, http_port, pipeline.description.fingerprint, guards)

@@ -172,6 +172,21 @@ async def test_a_lease_ends_and_what_comes_later_is_free(
     await budgets.close()
 
 
+@pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl", "noeviction"])
+async def test_a_redis_that_evicts_is_warned_of(
+    redis_server: RedisProcess, policy: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Redis.from_url(redis_server.url) as redis:
+        redis.config_set("maxmemory-policy", policy)
+    budgets = RedisBudgets(redis_server.url, TARIFF)
+    await budgets.look()
+    assert ("set its maxmemory-policy to noeviction" in caplog.text) is (policy != "noeviction")
+    redis_server.kill()
+    await budgets.look()  # said in the log, and no reason not to start
+    assert "the budgets cannot be reached" in caplog.text
+    await budgets.close()
+
+
 async def test_without_its_redis_nothing_is_granted(redis_server: RedisProcess) -> None:
     budgets = RedisBudgets(redis_server.url, TARIFF)
     ask = ask_of("a", Limits(), "", [1], [1])

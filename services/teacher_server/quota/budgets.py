@@ -91,6 +91,9 @@ class Budgets(Protocol):
     async def spent(self, key: str, period: str) -> Spent:
         """Of one day or month. Raises NotReadyError."""
 
+    async def look(self) -> None:
+        """Says in the log what would lose accounts."""
+
     async def close(self) -> None:
         """Gives connections back."""
 
@@ -235,6 +238,9 @@ class MemoryBudgets:
     async def spent(self, key: str, period: str) -> Spent:
         found = self._accounts[key].periods[period]
         return Spent(**{name: found[name] for name in Spent.__dataclass_fields__})
+
+    async def look(self) -> None:
+        """A restart would, but for the charge log: that is what this setting means."""
 
     async def close(self) -> None:
         """Nothing is held."""

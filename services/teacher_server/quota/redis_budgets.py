@@ -5,6 +5,7 @@ the cache's. Where it does not answer, nothing is asked.
 """
 
 import asyncio
+import contextlib
 import json
 import logging
 import uuid
@@ -87,6 +88,14 @@ class RedisBudgets:
         found = await self._guarded(self._redis.hgetall(f"{PREFIX}:{{{key}}}:{period}"))
         names = Spent.__dataclass_fields__
         return Spent(**{name: int(found.get(name.encode(), 0)) for name in names})
+
+    async def look(self) -> None:
+        """Warns of a Redis that evicts; one that cannot be reached has been said to be."""
+        with contextlib.suppress(NotReadyError):
+            policy = (await self._guarded(self._redis.info("memory"))).get("maxmemory_policy")
+            if policy != "noeviction":
+                remedy = "set its maxmemory-policy to noeviction, or name another"
+                log.warning("the budgets' Redis may forget them: %s", remedy, extra={"policy": policy})
 
     async def close(self) -> None:
         if self._running:

@@ -67,7 +67,8 @@ def learn(work: Distillation, question: Question) -> Step | None:
     memory.remember([question.rows[place] for place in new], question.weights[new])
     lessons = Lessons.of([answers[place] for place in came], weights[came], matches) if came else None
     places = [positions[place] for place in came]
-    loss = objective(student, batch.labels, places, lessons, settings, matches, learner.projections)
+    projections = learner.projections[: len(matches)]  # behind them: the general stage's
+    loss = objective(student, batch.labels, places, lessons, settings, matches, projections)
     rate = learner.learning_rate
     learner.update(loss)
     return Step(

@@ -41,7 +41,8 @@ def conclude(console: Console, output: Path, result: RunResult) -> None:
             f"{questions.cached:,} from its cache, {questions.kept:,} kept, "
             f"{questions.joined:,} joined, {questions.refused:,} refused"
         )
-    lines += [_part(part) for part in result.teachers if len(result.teachers) > 1]
+    if len(result.teachers) > 1:
+        lines += [_part(number, part) for number, part in enumerate(result.teachers, 1)]
     lines += [
         f"{name} stage: {stage.steps:,} steps, {stage.questions.asked:,} questions, "
         f"{stage.questions.charged:,} charged, {stage.units:,} units"
@@ -58,12 +59,8 @@ def conclude(console: Console, output: Path, result: RunResult) -> None:
         console.print(line, highlight=False, soft_wrap=True)
 
 
-def _part(part: Part) -> str:
-    return (
-        f"of {part.name}: {part.questions:,} questions, {part.distinct:,} different, {part.charged:,} charged"
-        + (
-            ""
-            if part.usd is None
-            else f"; ${part.usd:,.2f}, with a cache ${part.usd_cached:,.2f} ({part.tariff})"
-        )
-    )
+def _part(number: int, part: Part) -> str:
+    """Many a teacher is called `model`: it is told by its place."""
+    counts = f"{part.questions:,} questions, {part.distinct:,} different, {part.charged:,} charged"
+    dollars = "" if part.usd is None else f"; ${part.usd:,.2f}, with a cache ${part.usd_cached:,.2f}"
+    return f"teacher {number}, {part.name}: {counts}{dollars} ({part.tariff})"

@@ -117,6 +117,17 @@ def test_another_width_is_projected_and_changes_the_student(command, tmp_path: P
     )
 
 
+@pytest.mark.parametrize("hidden", [32, 48])
+def test_hidden_states_in_both_stages(hidden: int, command, tmp_path: Path) -> None:
+    """Each has projections of its own; the second's pooled states are in what the first was told."""
+    other = save_bert(tmp_path / "other", seed=9, layers=4, hidden=hidden)
+    more = {"teacher": f"local:{other}", "general_epochs": 1, "epochs": 1, "max_length": 128}
+    result = train(tmp_path, *command("--supervision", "dynamic", check_rows=0, **more))
+    stages = result["stages"]
+    assert [stages[name]["steps"] for name in ("general", "predictions")] == [STEPS, STEPS]
+    assert stages["predictions"]["questions"]["kept"] == stages["predictions"]["questions"]["asked"] > 0
+
+
 def test_what_cannot_be_compared_is_refused(command, teacher: Path, student: Path, tmp_path: Path) -> None:
     save_bert(tmp_path / "heads", seed=3, layers=2, heads=4)
     words = save_bert(tmp_path / "words", seed=3, layers=2)

@@ -78,7 +78,7 @@ def test_each_teacher_is_asked_what_adoption_says(
     assert sum(part["distinct"] for part in result["teachers"]) == result["questions"]["distinct"]
     assert sum(part["charged"] for part in result["teachers"]) == result["questions"]["charged"]
     log = " ".join((tmp_path / "log").read_text().split())
-    assert f"{STEPS * large} questions, " in log and "(book/large)" in log
+    assert f"teacher 2, model: {STEPS * large} questions, " in log and "(book/large)" in log
 
 
 def test_the_more_doubtful_half_asks_the_small_teacher(

@@ -12,7 +12,7 @@ def holds(more: Want, less: Want) -> bool:
         return False
     if not (set(less.layers) <= set(more.layers) and set(less.attentions) <= set(more.attentions)):
         return False
-    if less.layers and less.pooling != more.pooling:
+    if less.layers and not _pools(more, less):
         return False
     only_logits = not less.layers and not less.attentions
     return only_logits or less.hidden_dtype in ("float16", more.hidden_dtype)
@@ -20,7 +20,7 @@ def holds(more: Want, less: Want) -> bool:
 
 def part(outputs: Outputs, want: Want) -> Outputs:
     """What is wanted of outputs that hold it."""
-    hidden = {layer: _as(outputs.hidden[layer], want) for layer in want.layers}
+    hidden = {layer: _as(_pooled(outputs, layer, want), want) for layer in want.layers}
     attentions = {layer: _as(outputs.attentions[layer], want) for layer in want.attentions}
     mask = outputs.mask if want.layers and want.pooling == "none" else None
     return Outputs(outputs.logits if want.logits else None, hidden, mask, attentions)
@@ -35,6 +35,20 @@ def shown(want: Want) -> str:
     if want.attentions:
         parts.append(f"attentions of layers {', '.join(map(str, want.attentions))} ({want.hidden_dtype})")
     return " and ".join(parts)
+
+
+def _pools(more: Want, less: Want) -> bool:
+    """Pooled states are in whole ones; a mean of halved numbers is not what a teacher would halve."""
+    whole = more.pooling == "none" and (less.pooling == "cls" or more.hidden_dtype == "float32")
+    return whole or less.pooling == more.pooling
+
+
+def _pooled(outputs: Outputs, layer: int, want: Want) -> Array:
+    states = outputs.hidden[layer]
+    if outputs.mask is None or want.pooling == "none":
+        return states
+    pooled: Array = states[0] if want.pooling == "cls" else states[outputs.mask.astype(bool)].mean(axis=0)
+    return pooled
 
 
 def _as(values: Array, want: Want) -> Array:

@@ -84,7 +84,7 @@ def load_model(chosen: Settings) -> Model:
         name=chosen.name,
         threads=chosen.threads,
     )
-    model.warm_up(chosen.batch_tokens)
+    model.warm_up(chosen.batch_tokens or model.best_tokens)
     teacher = model.description
     log.info("model ready", extra={"dtype": teacher.dtype, "runtime": teacher.runtime})
     return model
@@ -215,7 +215,7 @@ def make_pipeline(chosen: Settings, model: Model, quota: Quota, cache: Cache, wa
         cache,
         watch,
         queue_texts=chosen.queue_texts,
-        batch_tokens=chosen.batch_tokens,
+        batch_tokens=chosen.batch_tokens or model.best_tokens,
         max_requests=chosen.max_requests,
     )
 

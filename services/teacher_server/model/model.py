@@ -14,6 +14,9 @@ from teacher_server.model.outputs import cut
 from teacher_server.model.prepacked import prepack
 from teacher_server.model.runtimes import Packed, choose_runtime
 
+CPU_TOKENS = 256  # of one thread in a batch: some ten sentences
+ACCELERATOR_TOKENS = 8192
+
 
 class Model:
     """A fine-tuned classifier. `encode` may be called from any thread, `run` from `lanes` at a time.
@@ -21,10 +24,12 @@ class Model:
     Attributes:
         description: who it is and what it can return.
         lanes: how many batches are best run at a time.
+        best_tokens: of one batch. More make a CPU hardly faster, and everyone who asks beside them wait.
     """
 
     description: Description
     lanes: int
+    best_tokens: int
 
     def __init__(self, checkpoint: Checkpoint, *, name: str, max_length: int) -> None:
         dtype = checkpoint.dtype
@@ -32,6 +37,8 @@ class Model:
         on_cpu = checkpoint.network.device.type == "cpu"
         self._threads = torch.get_num_threads() if on_cpu else None
         self.lanes = 1 if self._threads == 1 else 2
+        tokens = CPU_TOKENS * self._share if self._threads else ACCELERATOR_TOKENS
+        self.best_tokens = max(max_length, tokens)
         # Before the weights are fused and rounded for speed.
         fingerprint = fingerprint_of(checkpoint, dtype, max_length)
         parameters = checkpoint.network.num_parameters()
@@ -88,6 +95,11 @@ class Model:
         return cls(checkpoint, name=shown, max_length=max_length)
 
     @property
+    def _share(self) -> int:
+        """Threads of one lane on a CPU."""
+        return -(-(self._threads or 1) // self.lanes)
+
+    @property
     def padding_free(self) -> bool:
         """Whether a batch costs only its real tokens, whatever their lengths."""
         return self._forward.name != "padded"
@@ -109,7 +121,7 @@ class Model:
             alone: all of the CPU's threads may be taken; else the share of one lane.
         """
         if self._threads:  # holds for the thread that sets it
-            torch.set_num_threads(self._threads if alone else -(-self._threads // self.lanes))
+            torch.set_num_threads(self._threads if alone else self._share)
         order = sorted(range(len(encoded)), key=lambda row: encoded[row].tokens)
         with torch.inference_mode():
             states = self._forward(

@@ -39,11 +39,18 @@ def test_two_stages() -> None:
         settings("--preset", "tinybert", "--adoption", "soft", *TWO)
 
 
+def test_what_was_best_for_the_money() -> None:
+    chosen = settings("--preset", "dynamic", *TWO)
+    assert (chosen.strategy, chosen.replay, chosen.ratio_of) == ("entropy", True, "rows")
+    assert (chosen.adoption, chosen.supervision, chosen.rounding) == ("hard", "none", "spread")
+    assert settings("--preset", "dynamic", "--teacher", "local:a").adoption == "single"
+
+
 def test_what_is_set_wins() -> None:
     chosen = settings("--preset", "reference", "--rounding", "nearest", "--adoption", "hard", *TWO)
     assert (chosen.rounding, chosen.adoption, chosen.score_dropout) == ("nearest", "hard", True)
 
 
 def test_no_such_preset() -> None:
-    with pytest.raises(ConfigError, match=r"preset: .*'paper', 'reference' or 'tinybert'.*'ours'"):
+    with pytest.raises(ConfigError, match=r"preset: .*'paper', 'reference', 'tinybert' or 'dynamic'.*'ours'"):
         settings("--preset", "ours")

@@ -5,7 +5,7 @@ Everything that a preset does not name has the default, which is the paper's rec
 
 from typing import Any, Literal
 
-Preset = Literal["paper", "reference", "tinybert"]
+Preset = Literal["paper", "reference", "tinybert", "dynamic"]
 
 PRESETS: dict[str, dict[str, Any]] = {
     # What the paper's text says.
@@ -34,6 +34,15 @@ PRESETS: dict[str, dict[str, Any]] = {
         "epochs": 3,
         "layer_map": "uniform",  # the embeddings and the last layer are matched as well
         "hidden_dtype": "float16",  # whole states and attentions are large
+    },
+    # What was best for the money so far (docs/log.md, 2026-11-26): replay is sure, doubt within the batch a
+    # little better than chance where few questions are asked. Hidden states gained nothing, and stay out.
+    "dynamic": {
+        "strategy": "entropy",
+        "replay": True,
+        "ratio_of": "rows",
+        "rounding": "spread",
+        "adoption": "hard",  # scores as the ensemble and soft do, for two thirds of their distinct questions
     },
 }
 

@@ -59,7 +59,7 @@ class DistillSettings(TrainingSettings):
     preset: Preset | None = Field(
         None,
         description="paper: as its text says; reference: as its released code does; tinybert: a general "
-        "stage first; what is set wins",
+        "stage first; dynamic: what was best for the money; what is set wins",
     )
     teacher: Several = Field(
         [],

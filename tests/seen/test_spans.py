@@ -37,7 +37,8 @@ def traced(
         "OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint,
         "OTEL_SERVICE_NAME": "teacher-under-test",
     }
-    running = start_server(tiny_model, tmp_path_factory.mktemp("traced") / "log", env=env)
+    flags = ("--batch-tokens", "1024")  # room for texts of several requests
+    running = start_server(tiny_model, tmp_path_factory.mktemp("traced") / "log", *flags, env=env)
     yield running
     assert running.stop() == 0
 

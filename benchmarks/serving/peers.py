@@ -102,8 +102,8 @@ def run(setting: Setting) -> dict[str, dict[str, Any]]:
             try:
                 port = stack.enter_context(_served(name, peer, setting.folder))
                 callers.submit(post_all, port, name, 1, 4, setting.sentences[-4:]).result()
-            except (OSError, RuntimeError, AssertionError, subprocess.SubprocessError) as error:
-                failed[name] = {"failed": f"{type(error).__name__}: {error}".splitlines()[0][:150]}
+            except (OSError, RuntimeError, subprocess.SubprocessError, ExceptionGroup) as error:
+                failed[name] = {"failed": repr(error)[:200]}
                 continue
             for shown, (count, size) in LOADS.items():
                 asking = partial(callers.submit, post_all, port, name, count, size)
@@ -222,6 +222,7 @@ async def _caller(port: int, messages: Iterator[bytes]) -> list[bytes]:
     for message in messages:
         writer.write(message)
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
+        assert b"content-length:" in head, head[:100]
         length = int(head.partition(b"content-length:")[2].split()[0])
         answers.append(await reader.readexactly(length))
         assert b" 200 " in head.split(b"\r\n")[0], answers[-1][:200]

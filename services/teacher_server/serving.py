@@ -84,7 +84,7 @@ def load_model(chosen: Settings) -> Model:
         name=chosen.name,
         threads=chosen.threads,
     )
-    model.warm_up(chosen.batch_tokens or model.best_tokens)
+    model.warm_up()
     teacher = model.description
     log.info("model ready", extra={"dtype": teacher.dtype, "runtime": teacher.runtime})
     return model

@@ -88,7 +88,7 @@ def test_any_body(http: httpx.Client, body: bytes) -> None:
 
 
 def test_every_route_of_the_openapi(server: ServerProcess, tmp_path: Path) -> None:
-    assert explored(server, examples=40, folder=tmp_path) > 600
+    assert explored(server, examples=100, folder=tmp_path) > 600
 
 
 # ---- as much trouble as fits into one message ----

@@ -10,19 +10,16 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
 
 from teacher_api.messages import Outputs
 from teacher_api.sealed import seal, unseal_many
 from teacher_server.cache.memory import MemoryCache, Pairs
+from teacher_server.redis_client import redis_client
 
 SOCKET_SECONDS = 0.2
 PATIENCE_SECONDS = 0.25  # the most that a request ever waits for Redis
 REST_SECONDS = 2.0  # how long a Redis that failed is left alone
-CONNECTIONS = 16
 KEY_PREFIX = b"dkd:"
 
 log = logging.getLogger(__name__)
@@ -64,15 +61,7 @@ class RedisCache:
     """One MGET a request behind an in-process memory, and one write a batch."""
 
     def __init__(self, url: str, front: MemoryCache, ttl_seconds: int = 0) -> None:
-        pool = BlockingConnectionPool.from_url(
-            url,
-            max_connections=CONNECTIONS,
-            timeout=SOCKET_SECONDS,
-            socket_timeout=SOCKET_SECONDS,
-            socket_connect_timeout=SOCKET_SECONDS,
-            retry=Retry(NoBackoff(), 0),
-        )
-        self._redis = Redis.from_pool(pool)
+        self._redis = redis_client(url, SOCKET_SECONDS)
         self._front, self._ttl = front, ttl_seconds
         self._breaker = Breaker()
         self._running: set[asyncio.Task[Any]] = set()

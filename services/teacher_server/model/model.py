@@ -133,9 +133,9 @@ class Model:
         placed = dict(zip(order, outputs, strict=True))
         return [placed[row] for row in range(len(encoded))]
 
-    def warm_up(self, tokens: int) -> None:
-        """Runs one text alone, and a batch of up to so many tokens: buffers and kernels are set up once."""
+    def warm_up(self) -> None:
+        """Runs one text alone, and a batch of the best size: buffers and kernels are set up once."""
         (text,) = self._encoder([Instance("warm " * self.description.max_length)])
         with torch.inference_mode():
-            for count in (1, max(1, tokens // text.tokens)):
+            for count in (1, max(1, self.best_tokens // text.tokens)):
                 self._forward([text] * count, hidden=False)

@@ -2,10 +2,10 @@
 
 Takes the place of a network's own encoder, whose embeddings before it and pooler and head behind it stay.
 Ten operations a layer and nothing around them: what transformers does beside them, for training and for
-every other way to run a model, takes a third of the time of a single text.
+every other way to run a model, takes a tenth of the time of a single text, and more of a small batch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -51,7 +51,14 @@ class PackedLayer(nn.Module):
 
 
 class PackedEncoder(nn.Module):
-    """All layers, and of the last one's states each instance's first token: what classifiers read."""
+    """All layers, and of the last one's states each instance's first token: what classifiers read.
+
+    Attributes:
+        as_torch: a layer as torch itself computes it, for attention probabilities: they show an error of
+            1e-6 in what they are computed from.
+    """
+
+    as_torch: Callable[[Any], PackedLayer] = staticmethod(lambda layer: layer)
 
     def __init__(self, network: PreTrainedModel, attend: Attend) -> None:
         super().__init__()
@@ -75,11 +82,12 @@ class PackedEncoder(nn.Module):
             weights: gets each layer's attention probabilities of each instance, [heads, length, length].
         """
         states = pad(hidden_states[0], (0, 0, 0, rows.size - rows.tokens))
-        kept = [] if kept is None else kept
-        kept.append(states[: rows.tokens])
-        for layer in self.layers:
-            states = layer(states, rows, weights)
+        if kept is not None:
             kept.append(states[: rows.tokens])
+        for layer in self.layers if weights is None else map(self.as_torch, self.layers):
+            states = layer(states, rows, weights)
+            if kept is not None:
+                kept.append(states[: rows.tokens])
         return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=states[rows.ends[:-1], None])
 
 
@@ -110,11 +118,12 @@ def _parts(layer: Any) -> tuple[tuple[nn.Linear, ...], tuple[nn.Module, ...]]:
 
 
 def _fused(linears: Sequence[nn.Linear]) -> nn.Linear:
-    """One linear whose outputs are those of all, one behind another; a fused one trains no more."""
-    weight, bias = (torch.cat([getattr(one, name) for one in linears]) for name in ("weight", "bias"))
-    fused = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
-    fused.weight, fused.bias = (
-        nn.Parameter(weight, requires_grad=False),
-        nn.Parameter(bias, requires_grad=False),
-    )
-    return fused
+    """One linear whose outputs are those of all, one behind another."""
+    return linear_of(*(torch.cat([getattr(one, name) for one in linears]) for name in ("weight", "bias")))
+
+
+def linear_of(weight: Tensor, bias: Tensor) -> nn.Linear:
+    """Of [outputs, inputs] and [outputs]; it trains no more."""
+    linear = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
+    linear.weight, linear.bias = (nn.Parameter(one, requires_grad=False) for one in (weight, bias))
+    return linear

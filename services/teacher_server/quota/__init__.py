@@ -59,9 +59,6 @@ class Reservation:
     def open(self) -> bool:
         return bool(self._ticket)
 
-    async def give_back(self) -> None:
-        await self.settle([])
-
 
 class Quota:
     """The limits and accounts of all keys. `teacher` is the fingerprint that the charge log names."""
@@ -79,7 +76,7 @@ class Quota:
         self._access, self._budgets, self._tariff = access, budgets, tariff
         self._log, self._teacher, self._metrics, self._now = log, teacher, metrics, now
         metrics.budget_up.set_function(lambda: budgets.available and log.available)
-        self._returning: set[asyncio.Task[None]] = set()
+        self._returning: set[asyncio.Task[list[bool]]] = set()
 
     def permit(self, question: Question) -> None:
         """Raises UnauthenticatedError or PermissionDeniedError: not for this caller."""
@@ -121,7 +118,7 @@ class Quota:
             yield reservation
         finally:
             if reservation.open:  # in a task of its own: the caller may have left
-                task = asyncio.ensure_future(reservation.give_back())
+                task = asyncio.ensure_future(reservation.settle([]))
                 self._returning.add(task)
                 task.add_done_callback(self._returning.discard)
 

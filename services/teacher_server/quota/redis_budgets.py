@@ -13,20 +13,17 @@ from collections.abc import Coroutine, Sequence
 from importlib.resources import files
 from typing import Any
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from teacher_api.errors import NotReadyError
 from teacher_api.prices import Tariff
 from teacher_server.quota.budgets import Ask, Charge, Grant, Spent, nano_limit, nano_tiers, refusal
+from teacher_server.redis_client import redis_client
 
 PREFIX = "dkd-budget"
 SOCKET_SECONDS = 1.0
 LEASE_SECONDS = 900  # no request takes so long: by then whoever held a reservation has died
 SETTLE_TRIES = 3
-CONNECTIONS = 16
 
 log = logging.getLogger(__name__)
 
@@ -36,15 +33,7 @@ class RedisBudgets:
 
     def __init__(self, url: str, tariff: Tariff) -> None:
         """Raises ValueError: the address cannot be read; its text may quote a password."""
-        pool = BlockingConnectionPool.from_url(
-            url,
-            max_connections=CONNECTIONS,
-            timeout=SOCKET_SECONDS,
-            socket_timeout=SOCKET_SECONDS,
-            socket_connect_timeout=SOCKET_SECONDS,
-            retry=Retry(NoBackoff(), 0),
-        )
-        self._redis = Redis.from_pool(pool)
+        self._redis = redis_client(url, SOCKET_SECONDS)
         script = (files("teacher_server.quota") / "budgets.lua").read_text("utf-8")
         self._script = self._redis.register_script(script)
         self._prices = {"free": tariff.free_units, "tiers": nano_tiers(tariff), "lease": LEASE_SECONDS}

@@ -1,0 +1,24 @@
+"""How both stores reach their Redis: in little time or not at all, and never twice."""
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+CONNECTIONS = 16
+
+
+def redis_client(url: str, seconds: float) -> Redis:
+    """Each wait, for a connection as for a reply, ends after so many seconds, and an operation is tried once.
+
+    Raises:
+        ValueError: the address cannot be read; its text may quote a password.
+    """
+    pool = BlockingConnectionPool.from_url(
+        url,
+        max_connections=CONNECTIONS,
+        timeout=seconds,
+        socket_timeout=seconds,
+        socket_connect_timeout=seconds,
+        retry=Retry(NoBackoff(), 0),
+    )
+    return Redis.from_pool(pool)

@@ -8,6 +8,7 @@
 "nan …"        its logits are NaN
 "die …"        the model's thread ends
 "raise NAME"   the pipeline raises that exception in the handler
+"stall 0.5 …"  the event loop stands still so long once the answer is there
 
 Its model has one lane, so that a slow text holds all others, unless --threads says more.
 Each text that the model sees is appended, one a line, to the file that FAULTY_RUNS names.
@@ -77,7 +78,10 @@ async def faulty_predict(self: Pipeline, question: Question) -> list[Answer]:
     kind, _, name = question.instances[0].text.partition(" ") if question.instances else ("", "", "")
     if kind == "raise":
         raise named(name)(SECRET)
-    return await predict(self, question)
+    answers = await predict(self, question)
+    if kind == "stall":
+        time.sleep(float(name.split()[0]))  # noqa: ASYNC251  # that is the fault
+    return answers
 
 
 def named(name: str) -> type[BaseException]:

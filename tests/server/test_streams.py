@@ -263,6 +263,19 @@ async def test_a_caller_who_is_gone_leaves_no_noise(narrow: FaultyServer, open_g
     assert "a call failed" not in narrow.running.log.read_text()
 
 
+async def test_an_answer_for_one_who_just_left_is_no_failure(
+    faulty: FaultyServer, open_grpc: OpenGrpc
+) -> None:
+    """The write finds out first: the server has not read yet that the caller cancelled."""
+    before, stream = faulty.running.log.read_text(), Asking(open_grpc(faulty.running))
+    await stream.ask(0, texts("stall 0.5 and gone"))
+    await until(lambda: faulty.seen("stall 0.5 and gone"))
+    await asyncio.sleep(0.2)
+    stream.call.cancel()
+    assert (await open_grpc(faulty.running).ask(texts("after the stall")))[0]["error"] is None
+    assert faulty.running.log.read_text() == before
+
+
 async def collect(stream: Asking, count: int) -> set[int]:
     return {(await stream.read()).id for _ in range(count)}
 

@@ -1,7 +1,10 @@
 """One StreamPredict: many questions under way at once, as many as its window holds."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterable, Iterator, Sequence
+
+import grpc
 
 from teacher_api.errors import TeacherError, TooLargeError, error_to_proto
 from teacher_api.messages import Answer, answer_to_proto, most_bytes
@@ -111,14 +114,17 @@ class Stream:
         return Answer(cached=answer.cached, charged=answer.charged, error=error)
 
     async def _send(self, number: int, part: Sequence[Answer]) -> None:
-        async with self._turn:
-            answers, fingerprint = map(answer_to_proto, part), self._pipeline.description.fingerprint
-            response = pb.StreamPredictResponse(id=number, answers=answers, fingerprint=fingerprint)
-            await self._context.write(response)
+        answers, fingerprint = map(answer_to_proto, part), self._pipeline.description.fingerprint
+        await self._write(pb.StreamPredictResponse(id=number, answers=answers, fingerprint=fingerprint))
 
     async def _refuse(self, number: int, error: TeacherError) -> None:
+        await self._write(pb.StreamPredictResponse(id=number, error=error_to_proto(error)))
+
+    async def _write(self, response: pb.StreamPredictResponse) -> None:
+        # A caller's leaving may show first in a write that fails: gRPC is about to cancel this call.
         async with self._turn:
-            await self._context.write(pb.StreamPredictResponse(id=number, error=error_to_proto(error)))
+            with contextlib.suppress(grpc.aio.InternalError):
+                await self._context.write(response)
 
 
 class _Window:

@@ -65,6 +65,7 @@ def learn(work: Distillation, question: Question) -> Step | None:
     came = [place for place, row in enumerate(answers) if any(row)]
     new = [place for place in came if place < len(question.asked)]
     memory.remember([question.rows[place] for place in new], question.weights[new])
+    memory.learnt([batch.rows[positions[place]] for place in came])
     lessons = Lessons.of([answers[place] for place in came], weights[came], matches) if came else None
     places = [positions[place] for place in came]
     projections = learner.projections[: len(matches)]  # behind them: the general stage's
@@ -108,10 +109,9 @@ def known(question: Question, memory: Memory) -> list[int]:
 
 
 def drawn(work: Distillation, question: Question) -> list[int]:
-    """As many known rows as a batch still holds, drawn anew for each step."""
-    rows = work.memory.known().nonzero().flatten()
-    places = torch.randperm(len(rows), generator=generator_for(work.settings.seed, question.step))
-    return rows[places[: work.settings.batch_size - len(question.asked)]].tolist()
+    """As many known rows as a batch still holds."""
+    lots = generator_for(work.settings.seed, question.step)
+    return work.memory.next(work.settings.batch_size - len(question.asked), lots)
 
 
 def recalled(batch: Batch, teachers: Asks, number: int) -> list[list[Answer | None]]:

@@ -31,12 +31,32 @@ def test_rounds_are_spread_over_the_first_epoch() -> None:
 def test_memory_goes_through_a_checkpoint() -> None:
     memory, other = Memory(5, 2), Memory(5, 2)
     memory.remember([3, 1], torch.tensor([[1.0, 0.0], [0.5, 0.5]]))
+    memory.learnt([3])
     memory.temperature = 2.5
     other.load_state_dict(memory.state_dict())
     assert other.temperature == 2.5
     assert other.known().tolist() == [False, True, False, True, False]
     assert other.known([3, 0]).tolist() == [True, False]
     assert other.weights[3].tolist() == [1.0, 0.0]
+    assert other.turns.tolist() == [0, 0, 0, 1, 0]
+
+
+def test_what_is_known_has_a_turn_each_before_any_has_another() -> None:
+    memory, lots = Memory(20, 1), torch.Generator().manual_seed(0)
+    memory.remember(range(10), torch.ones(10, 1))
+    turns = []
+    for _ in range(7):
+        turns.append(memory.next(4, lots))
+        memory.learnt(turns[-1])
+    drawn = [row for batch in turns for row in batch]
+    assert sorted(drawn[:10]) == sorted(drawn[10:20]) == list(range(10))
+    assert drawn[:10] != drawn[10:20]
+    memory.remember([drawn[0], 15], torch.ones(2, 1))
+    assert (memory.turns[drawn[0]], memory.turns[15]) == (
+        3,
+        2,
+    )  # the new one is level with the last
+    assert len(memory.next(99, lots)) == 11
 
 
 def test_coverage_takes_one_of_each_cluster() -> None:

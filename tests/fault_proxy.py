@@ -109,3 +109,8 @@ async def throttled(data: bytes, _: FaultProxy) -> bytes:
     """1 s late: slower than anyone waits."""
     await asyncio.sleep(1)
     return data
+
+
+async def doubled(data: bytes, _: FaultProxy) -> bytes:
+    """Each reply comes twice."""
+    return data + data

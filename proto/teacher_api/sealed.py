@@ -6,19 +6,21 @@ A reader names the key it looks for. Anything else than an intact value of exact
 truncated, altered, misplaced or foreign, reads as None: a miss, never a wrong answer, never an error.
 """
 
-import zlib
 from collections.abc import Sequence
+from functools import lru_cache
+from zlib import crc32
 
 import numpy as np
 from google.protobuf.message import DecodeError
 
 from teacher_api.messages import Outputs, outputs_from_proto, outputs_to_proto
-from teacher_api.tensors import TensorError
+from teacher_api.tensors import Array, TensorError
 from teacher_api.v1 import teacher_pb2 as pb
 
 _MAGIC = b"DKD1"
 _HEAD = 40
 _FLOATS = np.dtype("<f4")
+_MOST = 2**16  # bytes of logits that are read so
 
 
 def seal(key: bytes, outputs: Outputs) -> bytes:
@@ -27,53 +29,60 @@ def seal(key: bytes, outputs: Outputs) -> bytes:
     return _MAGIC + key + _checksum(body) + body
 
 
-def unseal(key: bytes, value: bytes | None) -> Outputs | None:
+def unseal(key: bytes, value: object) -> Outputs | None:
     """The outputs, or None if the value is absent or not an intact answer to exactly this question."""
-    return unseal_many((key,), (value,))[0]
-
-
-def unseal_many(keys: Sequence[bytes], values: Sequence[bytes | None]) -> list[Outputs | None]:
-    """As `unseal`, in the order of the keys. Logits alone are read by what the value before had in common
-    with them: all bytes but the numbers."""
-    found: list[Outputs | None] = []
-    prefix, size = b"", -1
-    for key, value in zip(keys, values, strict=True):
-        body = _proven(key, value)
-        if body is None:
-            found.append(None)
-        elif len(body) == size and body.startswith(prefix):
-            found.append(Outputs(np.frombuffer(body, _FLOATS, offset=len(prefix))))
-        else:
-            outputs = _decoded(body)
-            found.append(outputs)
-            prefix, size = _layout(body, outputs)
-    return found
-
-
-def _proven(key: bytes, value: bytes | None) -> bytes | None:
-    """The protobuf message of an intact value of this key."""
-    if value is None or len(value) < _HEAD:
+    if not isinstance(value, bytes):
         return None
     body = value[_HEAD:]
-    return body if value.startswith(_MAGIC + key + _checksum(body)) else None
-
-
-def _decoded(body: bytes) -> Outputs | None:
+    if not value.startswith(_MAGIC + key + _checksum(body)):
+        return None
     try:
         return outputs_from_proto(pb.Outputs.FromString(body))
     except (DecodeError, TensorError):
         return None
 
 
-def _layout(body: bytes, outputs: Outputs | None) -> tuple[bytes, int]:
-    """What stands before the numbers, and the size of all, if this is what `seal` writes of logits alone.
-    Other bytes behind the same prefix are then other logits, and no other message."""
-    logits = None if outputs is None else outputs.logits
-    if outputs is None or logits is None or not logits.size or logits.dtype != _FLOATS:
-        return b"", -1
-    canonical = outputs_to_proto(Outputs(logits)).SerializeToString()
-    return (body[: -logits.nbytes], len(body)) if body == canonical else (b"", -1)
+def unseal_many(keys: Sequence[bytes], values: Sequence[object]) -> list[Outputs | None]:
+    """As `unseal`, in the order of the keys. Of logits alone, all of one size, the arrays are rows of one."""
+    there = [value for value in values if isinstance(value, bytes)]
+    rows = _rows(keys, there) if len(there) == len(keys) else None
+    return [*map(unseal, keys, values)] if rows is None else [*map(Outputs, rows)]
+
+
+def _rows(keys: Sequence[bytes], values: Sequence[bytes]) -> Array | None:
+    """[values, classes] if all are intact, of one size, and what `seal` makes of logits alone."""
+    sizes = set(map(len, values))
+    layout = _layout(*sizes) if len(sizes) == 1 else None
+    if layout is None:
+        return None
+    lead, dtype = layout
+    rows = np.frombuffer(b"".join(values), dtype)
+    intact = (
+        rows["head"].tobytes() == _MAGIC + _MAGIC.join(keys)
+        and rows["checksum"].tolist() == [crc32(value[_HEAD:]) for value in values]
+        and rows["lead"].tobytes() == lead * len(values)
+    )
+    return rows["logits"].copy() if intact else None
+
+
+@lru_cache(maxsize=64)
+def _layout(size: int) -> tuple[bytes, np.dtype[np.void]] | None:
+    """What stands before the numbers in the message, and all parts, of a sealed value of logits alone that is
+    of this size. Any numbers behind these bytes make such a message, and no other one."""
+    size -= _HEAD
+    for count in range(max(1, size // 4 - 4), size // 4) if size <= _MOST else ():
+        message = outputs_to_proto(Outputs(np.zeros(count, _FLOATS))).SerializeToString()
+        if len(message) == size:
+            lead = message[: -4 * count]
+            parts = [
+                ("head", "V36"),
+                ("checksum", "<u4"),
+                ("lead", f"V{len(lead)}"),
+                ("logits", _FLOATS, (count,)),
+            ]
+            return lead, np.dtype(parts)
+    return None
 
 
 def _checksum(body: bytes) -> bytes:
-    return zlib.crc32(body).to_bytes(4, "little")
+    return crc32(body).to_bytes(4, "little")

@@ -1,6 +1,7 @@
 """How both stores reach their Redis: in little time or not at all, and never twice."""
 
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
@@ -22,3 +23,10 @@ def redis_client(url: str, seconds: float) -> Redis:
         retry=Retry(NoBackoff(), 0),
     )
     return Redis.from_pool(pool)
+
+
+def connection_of(client: Redis) -> AbstractConnection:
+    """One beside the pool's, still to be connected, for whoever watches over the time of its replies."""
+    connection: AbstractConnection = client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+    connection.socket_timeout = None
+    return connection

@@ -85,6 +85,25 @@ def _mutated(value: bytes, chance: random.Random) -> bytes:
     )
 
 
+@pytest.mark.parametrize("stranger", [None, 7, "DKD1", [b""], ValueError("no")])
+def test_among_many_what_is_no_value_at_all_is_a_miss(stranger):
+    found = unseal_many([KEY, KEY, OTHER], [VALUE, stranger, VALUE])
+    assert [bits(one) for one in found] == [bits(unseal(KEY, VALUE)), None, None]
+
+
+@pytest.mark.parametrize("classes", [*range(1, 40), 127, 128, 1000, 5000, 16_384, 20_000])
+def test_many_of_any_number_of_classes(classes):
+    outputs = [Outputs(np.arange(classes, dtype=np.float32) + start) for start in range(3)]
+    keys = [bytes([start]) * 32 for start in range(3)]
+    values = [seal(key, one) for key, one in zip(keys, outputs, strict=True)]
+    found = unseal_many(keys, values)
+    assert [bits(one) for one in found] == [bits(one) for one in outputs]
+    assert (found[0].logits.base is found[2].logits.base is not None) == (classes < 16_384)  # read at once
+    altered = values[1][:-1] + bytes([values[1][-1] ^ 1])
+    found = unseal_many(keys, [values[0], altered, values[2]])
+    assert [bits(one) for one in found] == [bits(outputs[0]), None, bits(outputs[2])]
+
+
 @pytest.mark.parametrize(
     "value", [None, b"", b"DKD1", VALUE[:40], b"\x80\x04K\x01.", b"nil", "∅".encode() * 20]
 )

@@ -27,6 +27,10 @@ def outputs(number: int, hidden: int = 4) -> Outputs:
     return Outputs(np.full(3, number, np.float32), {2: states})
 
 
+def logits_only(number: int) -> Outputs:
+    return Outputs(np.full(3, number, np.float32))
+
+
 def same(found: Outputs | None, number: int) -> bool:
     return (
         found is not None
@@ -36,9 +40,9 @@ def same(found: Outputs | None, number: int) -> bool:
     )
 
 
-async def stored(cache: RedisCache, count: int) -> list[bytes]:
+async def stored(cache: RedisCache, count: int, make: Callable[[int], Outputs] = outputs) -> list[bytes]:
     keys = [key(n) for n in range(count)]
-    cache.put_many([(k, outputs(n)) for n, k in enumerate(keys)])
+    cache.put_many([(k, make(n)) for n, k in enumerate(keys)])
     await asyncio.wait(cache._running)
     return keys
 

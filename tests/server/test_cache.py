@@ -2,12 +2,12 @@
 
 import numpy as np
 import redis
-from cached import MakeCache, key, outputs, same, stored
+from cached import MakeCache, key, logits_only, outputs, same, stored
 from processes import RedisProcess
 
 from teacher_api.messages import Outputs
 from teacher_server.cache.memory import MemoryCache
-from teacher_server.cache.redis_cache import KEY_PREFIX, REST_SECONDS, Breaker
+from teacher_server.cache.redis_cache import KEY_PREFIX, REST_SECONDS, Breaker, RedisCache
 
 # ---- memory ----
 
@@ -41,6 +41,21 @@ def test_memory_does_not_keep_the_batch_alive() -> None:
     assert kept.logits is not None
     assert kept.logits.base is None
     assert kept.hidden[1].base is None
+
+
+async def test_memory_does_not_keep_the_reply_alive(
+    redis_server: RedisProcess, make_cache: MakeCache
+) -> None:
+    await stored(make_cache(redis_server.url), 8, logits_only)
+    cache = RedisCache(redis_server.url, MemoryCache(entries=10, max_bytes=10**6))
+    found = await cache.get_many([key(n) for n in range(8)])
+    await cache.close()
+    for n, one in enumerate(found):
+        kept = cache.recall(key(n))
+        assert one is not None and kept is not None
+        assert one.logits is not None and kept.logits is not None
+        assert one.logits.tolist() == kept.logits.tolist() == [n] * 3
+        assert kept.logits.base is None
 
 
 # ---- Redis that works ----

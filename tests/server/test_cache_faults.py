@@ -94,7 +94,7 @@ async def test_full_redis_still_reads(redis_server: RedisProcess, make_cache: Ma
 
 # ---- what it answers ----
 
-FAULTS = ("cut", "truncated", "garbled", "garbage", "swallowed", "swapped", "throttled")
+FAULTS = ("cut", "doubled", "truncated", "garbled", "garbage", "swallowed", "swapped", "throttled")
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -122,6 +122,25 @@ async def test_cancelled_callers_leave_no_reply_behind(redis_server: RedisProces
     right, wrong = await storm(redis_server.port, gets=3000)
     assert wrong == 0
     assert right > 500
+
+
+async def test_callers_who_leave_cost_no_connection(
+    redis_server: RedisProcess, make_cache: MakeCache
+) -> None:
+    cache = make_cache(redis_server.url)
+    keys = await stored(cache, 64)
+    await cache.get_many(keys)
+    with redis.Redis.from_url(redis_server.url) as direct:
+        before = direct.info("stats")["total_connections_received"]
+        tasks = [asyncio.create_task(cache.get_many(keys[n : n + 4])) for n in range(60)]
+        await asyncio.sleep(0)  # all have asked, none is answered
+        for task in tasks[::2]:
+            task.cancel()
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+        assert all(isinstance(one, asyncio.CancelledError) for one in answers[::2])
+        stayed = [(n, found) for n, found in enumerate(answers) if n % 2]
+        assert all(same(one, n + m) for n, found in stayed for m, one in enumerate(found))
+        assert direct.info("stats")["total_connections_received"] == before
 
 
 # ---- what somebody else has put there ----

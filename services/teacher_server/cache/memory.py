@@ -1,9 +1,7 @@
 """Answers in this process's memory."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
-
-import numpy as np
+from collections.abc import Mapping, Sequence
 
 from teacher_api.messages import Outputs
 from teacher_api.tensors import Array
@@ -24,7 +22,7 @@ class MemoryCache:
         self._bytes = 0
 
     async def get_many(self, keys: Sequence[bytes]) -> list[Outputs | None]:
-        return [self.recall(key) for key in keys]
+        return [*map(self.recall, keys)]
 
     def recall(self, key: bytes) -> Outputs | None:
         found = self._kept.get(key)
@@ -55,14 +53,18 @@ class MemoryCache:
 
 def _owned(outputs: Outputs) -> Outputs:
     """Without views: a view of one row would keep the whole batch's memory alive."""
-    if all(array.base is None for array in outputs.arrays):
-        return outputs
-    hidden, attentions = (
-        {layer: np.array(values) for layer, values in states.items()}
-        for states in (outputs.hidden, outputs.attentions)
+    logits, hidden, mask, attentions = outputs
+    return Outputs(
+        None if logits is None else _copy(logits),
+        _copies(hidden),
+        None if mask is None else _copy(mask),
+        _copies(attentions),
     )
-    return Outputs(_copy(outputs.logits), hidden, _copy(outputs.mask), attentions)
 
 
-def _copy(array: Array | None) -> Array | None:
-    return None if array is None else np.array(array)
+def _copies(states: Mapping[int, Array]) -> Mapping[int, Array]:
+    return {layer: _copy(values) for layer, values in states.items()} if states else states
+
+
+def _copy(array: Array) -> Array:
+    return array if array.base is None else array.copy()

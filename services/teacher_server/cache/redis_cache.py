@@ -14,8 +14,9 @@ from redis.exceptions import ResponseError
 
 from teacher_api.messages import Outputs
 from teacher_api.sealed import seal, unseal_many
+from teacher_server.cache.line import Line
 from teacher_server.cache.memory import MemoryCache, Pairs
-from teacher_server.redis_client import redis_client
+from teacher_server.redis_client import connection_of, redis_client
 
 SOCKET_SECONDS = 0.2
 PATIENCE_SECONDS = 0.25  # the most that a request ever waits for Redis
@@ -64,6 +65,7 @@ class RedisCache:
         self._redis = redis_client(url, SOCKET_SECONDS)
         self._front, self._ttl = front, ttl_seconds
         self._breaker = Breaker()
+        self._line: Line | None = None
         self._running: set[asyncio.Task[Any]] = set()
 
     @property
@@ -75,21 +77,35 @@ class RedisCache:
 
     async def get_many(self, keys: Sequence[bytes]) -> list[Outputs | None]:
         found = await self._front.get_many(keys)
-        missing = [key for key, outputs in zip(keys, found, strict=True) if outputs is None]
-        if not missing or not self._breaker.permits():
+        asked = [key for key, outputs in zip(keys, found, strict=True) if outputs is None]
+        if not asked or not self._breaker.permits():
             return found
-        fetched = await self._fetch(missing)
-        self._front.put_many(list(fetched.items()))
-        return [kept or fetched.get(key) for key, kept in zip(keys, found, strict=True)]
+        fetched = await self._fetch(asked)
+        self._front.put_many([(key, out) for key, out in zip(asked, fetched, strict=True) if out is not None])
+        rest = iter(fetched)
+        return [next(rest) if outputs is None else outputs for outputs in found]
 
-    async def _fetch(self, keys: Sequence[bytes]) -> dict[bytes, Outputs]:
-        """Waits for PATIENCE_SECONDS at most; the operation itself ends by its socket's time-out."""
-        task = self._run(self._guarded(self._redis.mget([KEY_PREFIX + key for key in keys])))
-        await asyncio.wait({task}, timeout=PATIENCE_SECONDS)
-        if not task.done():
-            self._breaker.failed("no reply in time")
-            return {}
-        return _unsealed(keys, task.result())
+    async def _fetch(self, keys: Sequence[bytes]) -> Sequence[Outputs | None]:
+        """The intact ones of Redis's reply, which may be anything at all."""
+        if self._line is None or self._line.ended:
+            self._line = Line(connection_of(self._redis), SOCKET_SECONDS, self._note)
+        line, nothing = self._line, [None] * len(keys)
+        values = await line.ask(b"MGET", *[KEY_PREFIX + key for key in keys])
+        if isinstance(values, ResponseError):
+            _refused(values)
+            return nothing
+        found = (
+            unseal_many(keys, values) if isinstance(values, list) and len(values) == len(keys) else nothing
+        )
+        if not any(found) and values != nothing:  # it may have been another's
+            line.end("no answer to what was asked")
+        return found
+
+    def _note(self, fault: str) -> None:
+        if fault:
+            self._breaker.failed(fault)
+        else:
+            self._breaker.succeeded()
 
     def put_many(self, pairs: Pairs) -> None:
         self._front.put_many(pairs)
@@ -110,7 +126,7 @@ class RedisCache:
         try:
             result = await operation
         except ResponseError as error:  # Redis answers, but refuses: full, read-only, wrong type
-            log.warning("cache refused: %s", type(error).__name__)
+            _refused(error)
             return None
         except Exception as error:  # a corrupt reply can raise anything out of the parser
             self._breaker.failed(type(error).__name__)
@@ -128,12 +144,10 @@ class RedisCache:
     async def close(self) -> None:
         if self._running:
             await asyncio.wait(self._running, timeout=2 * PATIENCE_SECONDS)
+        if self._line is not None:
+            await self._line.close()
         await self._redis.aclose()
 
 
-def _unsealed(keys: Sequence[bytes], values: object) -> dict[bytes, Outputs]:
-    """The intact ones of Redis's reply, which may be anything at all."""
-    if not isinstance(values, list) or len(values) != len(keys):
-        return {}
-    opened = unseal_many(keys, [value if isinstance(value, bytes) else None for value in values])
-    return {key: outputs for key, outputs in zip(keys, opened, strict=True) if outputs is not None}
+def _refused(error: ResponseError) -> None:
+    log.warning("cache refused: %s", type(error).__name__)

@@ -48,6 +48,11 @@ def _run(chosen: settings.Settings) -> int:
     # Compiled products that are kept, 0.7 MB each; a batch of one size needs four.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
     os.environ.setdefault("TQDM_DISABLE", "1")  # no progress bars among the log's lines
+    # transformers imports them wherever they are installed, and nothing here needs them: 45 MB. It must not
+    # have looked for them before.
+    if "transformers" not in sys.modules:
+        for name in ("accelerate", "PIL", "scipy"):
+            sys.modules.setdefault(name, None)  # type: ignore[arg-type]  # None: as if not installed
     # Until all is loaded: almost nothing of it is garbage, and looking for some took a quarter of the start.
     gc.disable()
     from teacher_server import serving  # noqa: PLC0415  # torch takes seconds; mistakes are told before

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import psutil
-from processes import StartServer
+from processes import ServerProcess, StartServer
 
 STOP_CPU_SECONDS = 0.7  # a twentieth of it; to take the interpreter apart took 1.35
 
@@ -19,6 +19,13 @@ def test_what_is_not_asked_for_is_not_loaded() -> None:
     loaded = set(done.stdout.split())
     assert "teacher_server.cache.memory" in loaded
     assert not loaded & {"redis", "opentelemetry.sdk", "opentelemetry.exporter", "teacher_server.spans"}
+
+
+def test_what_transformers_takes_along_is_left(server: ServerProcess) -> None:
+    """45 MB on a host that has the trainer's packages; a library that is loaded lies in the memory map."""
+    libraries = {one.path for one in psutil.Process(server.process.pid).memory_maps()}
+    assert any("/torch/" in path for path in libraries)
+    assert not any(f"/{package}/" in path for path in libraries for package in ("PIL", "scipy"))
 
 
 def test_a_process_that_stops_is_gone_at_once(new_server: StartServer) -> None:

@@ -36,12 +36,20 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     --mount=type=bind,from=requirements,source=/requirements.txt,target=/requirements.txt \
     pip install ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} --requirement /requirements.txt
 
+# --build-arg COMPILER=g++, for TEACHER_COMPILE: torch.compile's code is built where it runs.
+ARG COMPILER=""
+RUN if [ -n "$COMPILER" ]; then apt-get update \
+ && apt-get install --yes --no-install-recommends "$COMPILER" \
+ && rm -rf /var/lib/apt/lists/*; fi
+
 # --no-index: fails if the list above lacks anything that the wheel asks for.
 RUN --mount=type=bind,from=wheel,source=/dist,target=/dist \
     pip install --no-cache-dir --no-index "$(echo /dist/dynamic_kd-*.whl)[server]"
 
 ENV HF_HOME=/cache/huggingface \
     HOME=/tmp \
+    TORCHINDUCTOR_CACHE_DIR=/cache/torchinductor \
+    TRITON_CACHE_DIR=/cache/triton \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     TEACHER_HOST=0.0.0.0
 WORKDIR /runs

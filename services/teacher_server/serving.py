@@ -83,6 +83,7 @@ def load_model(chosen: Settings) -> Model:
         max_length=chosen.max_length,
         name=chosen.name,
         threads=chosen.threads,
+        compiled=chosen.compile,
     )
     model.warm_up()
     teacher = model.description

@@ -8,14 +8,19 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 DType = Literal["auto", "float32", "bfloat16", "float16", "int8"]
+# YAML's word for False is off.
+Compile = Annotated[
+    Literal["off", "default", "reduce-overhead"],
+    BeforeValidator(lambda value: "off" if value is False else value),
+]
 Level = Literal["debug", "info", "warning", "error"]
 
 
@@ -44,6 +49,10 @@ class Settings(BaseSettings):
     dtype: DType = Field(
         "float32",
         description="in which the model computes; auto: bfloat16 where the processor has it; int8: CPU only",
+    )
+    compile: Compile = Field(
+        "off",
+        description="mode of torch.compile, or off; reduce-overhead: CUDA graphs; not for packed batches",
     )
     max_length: int = Field(128, ge=2, le=8192, description="longest input, in tokens; longer is truncated")
     threads: int | None = Field(None, ge=1, description="CPU threads of the model; default: all cores")

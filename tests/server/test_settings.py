@@ -24,6 +24,14 @@ def test_flag_beats_environment_beats_file(tmp_path: Path, monkeypatch: pytest.M
     assert load(["--model", "from-flag"]).model == "from-flag"
 
 
+def test_off_is_off_in_yaml_too(tmp_path: Path) -> None:
+    """There it is a word for False."""
+    file = tmp_path / "server.yaml"
+    file.write_text("model: some/model\ncompile: off\n")
+    assert load(["--config", str(file)]).compile == "off"
+    assert load(["--config", str(file), "--compile", "reduce-overhead"]).compile == "reduce-overhead"
+
+
 def test_all_mistakes_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "server.yaml"
     file.write_text("max_lenght: 64\n")

@@ -453,7 +453,9 @@ class DescribeResponse(_message.Message):
     intermediate_size: _builtins.int
     """Intermediate (feed-forward) width, for counting FLOPs."""
     runtime: _builtins.str
-    """How batches run: packed (no padding), varlen (no padding, one flash kernel) or padded."""
+    """How batches run: packed (no padding), varlen (no padding, one flash kernel) or padded; and
+    "+compiled" behind that where it is torch.compile's code.
+    """
     attention_heads: _builtins.int
     """Attention heads of each layer; 0 if attentions cannot be wanted."""
     @_builtins.property

@@ -10,31 +10,38 @@ from torch import Tensor
 from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 
+LEAST_LONGEST = 128  # rows of a flash kernel's largest tile: a grid for fewer is no smaller
+
 
 @dataclass(frozen=True)
 class Rows:
     """Where each instance lies among the tokens.
 
     Attributes:
-        lengths: tokens of each instance, ascending.
-        ends: int32 [instances + 1] on the device: 0, and the place behind each instance.
+        ends: int32 [instances + 1] on the device: 0, and the place behind each instance; made-up ones follow
+            where the code is compiled.
         groups: for each run of equal lengths its tokens, and (instances, length).
         tokens: of all instances.
-        size: tokens to compute: on a CPU a few more.
+        longest: tokens of the longest instance, or more.
+        size: tokens to compute: on a CPU, and where the code is compiled, a few more.
     """
 
-    lengths: Sequence[int]
     ends: Tensor
     groups: Sequence[tuple[slice, tuple[int, int]]]
     tokens: int
+    longest: int
     size: int
 
     @classmethod
-    def of(cls, lengths: Sequence[int], device: torch.device) -> "Rows":
-        ends = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32, device=device)
-        tokens = sum(lengths)
-        size = _rounded(tokens) if device.type == "cpu" else tokens
-        return cls(lengths, ends, list(_equal_lengths(lengths)), tokens, size)
+    def of(cls, lengths: Sequence[int], device: torch.device, *, few: bool = False) -> "Rows":
+        """`few`: sizes, numbers of instances and longest lengths are few: a CUDA graph is for one of each."""
+        tokens, longest, ends = sum(lengths), lengths[-1], [0, *accumulate(lengths)]
+        size = rounded(tokens) if device.type == "cpu" else tokens
+        if few:
+            size, longest = rounded(tokens + 1), _power(max(LEAST_LONGEST, longest))
+            ends = _filled(ends, size, longest)
+        groups = list(_equal_lengths(lengths))
+        return cls(torch.tensor(ends, dtype=torch.int32, device=device), groups, tokens, longest, size)
 
 
 class Attend(Protocol):
@@ -58,8 +65,7 @@ def grouped(qkv: Tensor, rows: Rows) -> Tensor:
 def varlen(qkv: Tensor, rows: Rows) -> Tensor:
     """All in one flash kernel, which knows where each instance ends: CUDA, half precision."""
     query, key, value = qkv.unbind(1)
-    longest = rows.lengths[-1]
-    attended = varlen_attn(query, key, value, rows.ends, rows.ends, longest, longest)
+    attended = varlen_attn(query, key, value, rows.ends, rows.ends, rows.longest, rows.longest)
     assert isinstance(attended, Tensor)
     return attended
 
@@ -81,10 +87,25 @@ def _equal_lengths(lengths: Sequence[int]) -> Iterable[tuple[slice, tuple[int, i
         yield slice(start, end), shape
 
 
-def _rounded(tokens: int) -> int:
-    """The next of a few sizes, at most a sixteenth away on average.
+def rounded(number: int, least: int = 8) -> int:
+    """The next of a few sizes, multiples of `least`, at most a sixteenth away on average.
 
     oneDNN makes and keeps code for each size that a product has: 2 MB and 3 ms for the four of a layer.
     """
-    step = max(8, 1 << max(0, (tokens - 1).bit_length() - 4))
-    return -(-tokens // step) * step
+    step = max(least, 1 << max(0, (number - 1).bit_length() - 4))
+    return -(-number // step) * step
+
+
+def _power(number: int) -> int:
+    """The next power of two."""
+    return 1 << (number - 1).bit_length()
+
+
+def _filled(ends: list[int], size: int, longest: int) -> list[int]:
+    """Made-up instances behind the real ones, so that few numbers of them are met.
+
+    Some are empty, which the flash kernels leave at once; the last ones take what is left up to `size`.
+    """
+    rest = [*range(ends[-1] + longest, size, longest), size]
+    empty = _power(len(ends) + len(rest)) - len(ends) - len(rest)
+    return [*ends, *[ends[-1]] * empty, *rest]

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from teacher_api.messages import Description, Instance, Outputs, Want
+from teacher_server.model.compiled import Compile, compiling, prepare
 from teacher_server.model.encoding import Encoded, Encoder
 from teacher_server.model.identity import fingerprint_of
 from teacher_server.model.int8 import quantise
@@ -31,12 +32,16 @@ class Model:
     lanes: int
     best_tokens: int
 
-    def __init__(self, checkpoint: Checkpoint, *, name: str, max_length: int) -> None:
-        dtype = checkpoint.dtype
+    def __init__(
+        self, checkpoint: Checkpoint, *, name: str, max_length: int, compiled: Compile = "off"
+    ) -> None:
+        dtype, self._compiled = checkpoint.dtype, compiled
         self._encoder = Encoder(checkpoint, max_length)
         on_cpu = checkpoint.network.device.type == "cpu"
         self._threads = torch.get_num_threads() if on_cpu else None
-        self.lanes = 1 if self._threads == 1 else 2
+        # A CUDA graph's answers last until its next run; compiled code for a CPU knows one number of threads.
+        single = compiled == "reduce-overhead" or (on_cpu and compiled != "off")
+        self.lanes = 1 if single or self._threads == 1 else 2
         tokens = CPU_TOKENS * self._share if self._threads else ACCELERATOR_TOKENS
         self.best_tokens = max(max_length, tokens)
         # Before the weights are fused and rounded for speed.
@@ -47,6 +52,7 @@ class Model:
             quantise(checkpoint.network.base_model)
         elif isinstance(self._forward, Packed):
             prepack(self._forward.encoder, checkpoint.network)
+        prepare(self._forward, checkpoint.network, compiled)
         self.description = Description(
             name=name,
             fingerprint=fingerprint,
@@ -58,7 +64,7 @@ class Model:
             intermediate_size=checkpoint.intermediate_size,
             parameters=parameters,
             dtype=dtype,
-            runtime=self._forward.name,
+            runtime=self._forward.name + "+compiled" * self._forward.compiled,
             attention_heads=self._forward.heads,
         )
 
@@ -72,6 +78,7 @@ class Model:
         max_length: int = 128,
         name: str | None = None,
         threads: int | None = None,
+        compiled: Compile = "off",
     ) -> "Model":
         """Any Hugging Face sequence classifier, from safetensors; code beside the weights is never run.
 
@@ -83,16 +90,19 @@ class Model:
             max_length: in tokens, special tokens included; longer inputs are truncated.
             name: what people call it; by default the folder's own name, or the hub name.
             threads: of this process's CPU computations; by default torch's choice.
+            compiled: by which mode of torch.compile, "reduce-overhead" (CUDA graphs) on CUDA alone; it is
+                `warm_up` that compiles.
 
         Raises:
-            ModelError: the checkpoint cannot be served, or max_length is more than its positions.
+            ModelError: the checkpoint cannot be served, or not so compiled; max_length is more than its
+                positions.
         """
         if threads is not None:
             torch.set_num_threads(threads)
         checkpoint = load_checkpoint(source, device, dtype)
         folder = Path(source)
         shown = name or (folder.resolve().name if folder.is_dir() else source)
-        return cls(checkpoint, name=shown, max_length=max_length)
+        return cls(checkpoint, name=shown, max_length=max_length, compiled=compiled)
 
     @property
     def _share(self) -> int:
@@ -134,8 +144,14 @@ class Model:
         return [placed[row] for row in range(len(encoded))]
 
     def warm_up(self) -> None:
-        """Runs one text alone, and a batch of the best size: buffers and kernels are set up once."""
+        """Runs one text alone, two, and a batch of the best size: buffers and kernels are set up once.
+
+        So is compiled code: there is one for a single row, and one for several.
+
+        Raises:
+            ModelError: the network cannot be compiled.
+        """
         (text,) = self._encoder([Instance("warm " * self.description.max_length)])
-        with torch.inference_mode():
-            for count in (1, max(1, self.best_tokens // text.tokens)):
+        with torch.inference_mode(), compiling(self._compiled):
+            for count in (1, 2, max(1, self.best_tokens // text.tokens)):
                 self._forward([text] * count, hidden=False)

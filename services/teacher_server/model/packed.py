@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
@@ -75,19 +74,19 @@ class PackedEncoder(nn.Module):
         weights: list[list[Tensor]] | None = None,
         **__: Any,
     ) -> BaseModelOutputWithPastAndCrossAttentions:
-        """[1, tokens, hidden] -> [instances, 1, hidden].
+        """[1, size, hidden] -> [instances, 1, hidden].
 
         Args:
-            kept: gets the states behind the embeddings and each layer, [tokens, hidden].
+            kept: gets the states behind the embeddings and each layer, [size, hidden].
             weights: gets each layer's attention probabilities of each instance, [heads, length, length].
         """
-        states = pad(hidden_states[0], (0, 0, 0, rows.size - rows.tokens))
+        states = hidden_states[0]
         if kept is not None:
-            kept.append(states[: rows.tokens])
+            kept.append(states)
         for layer in self.layers if weights is None else map(self.as_torch, self.layers):
             states = layer(states, rows, weights)
             if kept is not None:
-                kept.append(states[: rows.tokens])
+                kept.append(states)
         return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=states[rows.ends[:-1], None])
 
 

@@ -10,9 +10,10 @@ from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from transformers import PreTrainedModel
 
-from teacher_server.model.attention import Rows, grouped, varlen
+from teacher_server.model.attention import Attend, Rows, grouped, rounded, varlen
 from teacher_server.model.encoding import Encoded
 from teacher_server.model.loading import position_offset, type_count
 from teacher_server.model.packed import ENCODERS, pack
@@ -44,6 +45,7 @@ class Runtime(Protocol):
 
     name: Name
     heads: int  # attention heads of each layer; 0 if it cannot say what they attend to
+    compiled: bool  # whether the network is: then sizes are rounded; attentions are computed without it
 
     def __call__(self, batch: Sequence[Encoded], *, hidden: bool, attentions: bool = False) -> States:
         """One forward over a batch in ascending order of length."""
@@ -56,7 +58,7 @@ def choose_runtime(network: PreTrainedModel) -> Runtime:
     on_cpu, flash = network.device.type == "cpu", network.device.type == "cuda" and _half(network.dtype)
     if network.config.model_type not in ENCODERS or decodes or not (on_cpu or flash):
         return Padded(network)
-    return Packed(network)
+    return Packed(network, varlen if flash else grouped)
 
 
 def _half(dtype: torch.dtype) -> bool:
@@ -67,6 +69,7 @@ class Padded:
     """Rows padded to the longest, with an attention mask: any architecture."""
 
     name: Name = "padded"
+    compiled = False
 
     def __init__(self, network: PreTrainedModel) -> None:
         self._network, self._typed = network, type_count(network) > 1
@@ -89,21 +92,32 @@ class Padded:
 
     def __call__(self, batch: Sequence[Encoded], *, hidden: bool, attentions: bool = False) -> States:
         device, lengths = self._network.device, [encoded.tokens for encoded in batch]
-        longest = max(lengths)
-        real = torch.arange(longest) < torch.tensor(lengths)[:, None]
+        compiled = self.compiled and not attentions
+        real = self._real(lengths, few=compiled)
         ids = torch.full(real.shape, self._pad)
         ids[real] = torch.tensor([index for encoded in batch for index in encoded.ids])
-        inputs = {"input_ids": ids.to(device), "attention_mask": real.long().to(device)}
+        mask = real.long()
+        mask[:, 0] = 1  # also in a made-up row
+        inputs = {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
         if self._typed:
             types = torch.zeros_like(ids)
             types[real] = _type_ids(batch)
             inputs["token_type_ids"] = types.to(device)
-        with self._attending(attentions):
-            outputs = self._network(**inputs, output_hidden_states=hidden, output_attentions=attentions)
+        run = self._network.forward if attentions else self._network
+        with self._attending(attentions):  # states that nobody wants cost less than a second compiled graph
+            outputs = run(**inputs, output_hidden_states=hidden or compiled, output_attentions=attentions)
         rows = real.to(device)
         layers = tuple(states[rows] for states in outputs.hidden_states) if hidden else ()
         weights = [_cut_to(lengths, layer) for layer in outputs.attentions] if attentions else ()
-        return States(outputs.logits, layers, lengths, weights)
+        return States(outputs.logits[: len(batch)], layers, lengths, weights)
+
+    def _real(self, lengths: list[int], *, few: bool) -> Tensor:
+        """Which tokens there are [rows, longest]; with `few`, of a few numbers of rows and lengths."""
+        rows, longest = len(lengths), max(lengths)
+        if few:
+            limit = getattr(self._network.config, "max_position_embeddings", 0)
+            rows, longest = rounded(rows, least=1), max(longest, min(rounded(longest), limit))
+        return torch.arange(longest) < torch.tensor(lengths + [0] * (rows - len(lengths)))[:, None]
 
     @contextmanager
     def _attending(self, attentions: bool) -> Iterator[None]:
@@ -122,13 +136,14 @@ class Padded:
 class Packed:
     """All tokens in one row [1, tokens]; attention runs within each instance: no padding is computed."""
 
-    def __init__(self, network: PreTrainedModel) -> None:
+    compiled = False
+
+    def __init__(self, network: PreTrainedModel, attend: Attend) -> None:
         self._network, self._typed = network, type_count(network) > 1
         self._offset, self._pad = position_offset(network), network.config.pad_token_id
         self.heads = network.config.num_attention_heads
-        flash = network.device.type == "cuda"
-        self.name: Name = "varlen" if flash else "packed"
-        self.encoder = pack(network, varlen if flash else grouped)
+        self.name: Name = "varlen" if attend is varlen else "packed"
+        self.encoder = pack(network, attend)
 
     def __call__(self, batch: Sequence[Encoded], *, hidden: bool, attentions: bool = False) -> States:
         device, lengths = self._network.device, [encoded.tokens for encoded in batch]
@@ -136,12 +151,16 @@ class Packed:
         inputs = {"input_ids": ids, "position_ids": self._positions(ids, lengths)}
         if self._typed:
             inputs["token_type_ids"] = _type_ids(batch)[None]
-        on_device = {name: tensor.to(device) for name, tensor in inputs.items()}
-        rows = Rows.of(lengths, device)
-        kept: list[Tensor] | None = [] if hidden else None
+        compiled = self.compiled and not attentions
+        rows = Rows.of(lengths, device, few=compiled)
+        more = rows.size - rows.tokens
+        on_device = {name: pad(tensor, (0, more)).to(device) for name, tensor in inputs.items()}
+        kept: list[Tensor] | None = [] if hidden or compiled else None
         weights: list[list[Tensor]] | None = [] if attentions else None
-        logits = self._network(**on_device, rows=rows, kept=kept, weights=weights).logits
-        return States(logits, tuple(kept or ()), lengths, weights or ())
+        run = self._network.forward if attentions else self._network
+        logits = run(**on_device, rows=rows, kept=kept, weights=weights).logits
+        layers = [states[: rows.tokens] for states in kept or () if hidden]
+        return States(logits[: len(batch)], tuple(layers), lengths, weights or ())
 
     def _positions(self, ids: Tensor, lengths: list[int]) -> Tensor:
         """Position ids [1, tokens] that start anew with each instance."""

@@ -23,7 +23,7 @@ from teacher_server.batcher import Batcher
 from teacher_server.cache import Cache
 from teacher_server.jobs import Job, Outcome
 from teacher_server.model import Model
-from teacher_server.quota import Quota
+from teacher_server.quota import Quota, Reservation
 from teacher_server.tracing import current
 from teacher_server.watch import Watch
 
@@ -38,6 +38,13 @@ class Seat:
 
     job: Job
     joined: bool
+
+    @property
+    def owed(self) -> bool:
+        """Whether the model has answered it for this request."""
+        future = self.job.future
+        came = future.done() and not future.cancelled()
+        return came and not self.joined and isinstance(future.result(), Outputs)
 
 
 class Pipeline:
@@ -88,8 +95,14 @@ class Pipeline:
             missing = [outputs is None for outputs in kept]
             async with self._quota.reserved(question, keys, missing) as reservation:
                 seats = self._seats(question, keys, kept)
-                await self._wait([seat.job for seat in seats if isinstance(seat, Seat)], question.deadline)
-                answered = [self._answer(number, seat) for number, seat in enumerate(seats)]
+                try:
+                    await self._wait(
+                        [seat.job for seat in seats if isinstance(seat, Seat)], question.deadline
+                    )
+                    answered = [self._answer(number, seat) for number, seat in enumerate(seats)]
+                except BaseException:
+                    self._abandon(question, reservation, seats)
+                    raise
                 charged = await reservation.settle([how == "charged" for how, _ in answered])
             return self._metered(question.caller, answered, charged)
 
@@ -223,8 +236,12 @@ class Pipeline:
     # ---- settle ----
 
     def _settle(self, outcomes: Sequence[tuple[Job, Outcome]]) -> None:
-        """Into the cache first: from here on the question is either in flight or remembered."""
-        self._cache.put_many([(job.key, out) for job, out in outcomes if isinstance(out, Outputs)])
+        """Into the cache first: from here on the question is either in flight or remembered.
+
+        Not what everyone has left meanwhile: nobody is charged for it, so whoever asks again is.
+        """
+        wanted = [(job, out) for job, out in outcomes if not job.future.cancelled()]
+        self._cache.put_many([(job.key, out) for job, out in wanted if isinstance(out, Outputs)])
         for job, _ in outcomes:
             self._drop(job)
 
@@ -239,6 +256,13 @@ class Pipeline:
         self._in_flight.clear()
 
     # ---- meter ----
+
+    def _abandon(self, question: Question, reservation: Reservation, seats: Sequence[Outputs | Seat]) -> None:
+        """An operation pays for what was computed and remembered even if its caller does not get it: asked
+        again, it is told so. Without one nobody could be told, and it is free."""
+        if question.operation:
+            reservation.owed = [isinstance(seat, Seat) and seat.owed for seat in seats]
+            self._count(question.caller, Counter(charged=sum(reservation.owed)))
 
     def _answer(self, number: int, seat: Outputs | Seat) -> tuple[str, Answer]:
         """One instance's answer, and how it came about."""
@@ -257,13 +281,15 @@ class Pipeline:
         self, caller: str, answered: Sequence[tuple[str, Answer]], charged: Sequence[bool]
     ) -> list[Answer]:
         """The answers with their charges; what one operation asks again is told what it has paid."""
-        counts = Counter(how for how, _ in answered)
-        self._usage[caller].update(counts)
-        self._usage[caller]["asked"] += len(answered)
-        for how, count in counts.items():
-            self._metrics.texts.labels(how).inc(count)
+        self._count(caller, Counter(how for how, _ in answered))
         told = zip(answered, charged, strict=True)
         return [dataclasses.replace(answer, charged=int(paid)) for (_, answer), paid in told]
+
+    def _count(self, caller: str, counts: Counter[str]) -> None:
+        self._usage[caller].update(counts)
+        self._usage[caller]["asked"] += counts.total()
+        for how, count in counts.items():
+            self._metrics.texts.labels(how).inc(count)
 
 
 def _placed(error: TeacherError, number: int) -> TeacherError:

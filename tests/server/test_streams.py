@@ -145,6 +145,27 @@ async def test_an_unreadable_message_ends_the_stream(
     assert isinstance(grpc_error(refused.value), InvalidRequestError)
 
 
+async def test_who_leaves_an_operation_has_paid_for_what_was_computed(
+    tiny_model: Path, tmp_path: Path, open_grpc: OpenGrpc
+) -> None:
+    """One text a run: the first is remembered, the second is under way and then nobody's. Asked again in the
+    operation, each is charged once, by what the server counts and by what it tells."""
+    runs = tmp_path / "runs"
+    flags = ("--max-length", "12", "--batch-tokens", "12")
+    env = {"FAULTY_RUNS": str(runs)}
+    server = FaultyServer(start_server(tiny_model, tmp_path / "log", *flags, env=env, script=FAULTY), runs)
+    face = open_grpc(server.running)
+    asked = request_to_proto(texts("computed and left", "slow 0.5 under way and left"), LOGITS)
+    operation = (("operation-id", "left"),)
+    call = face.stub.Predict(asked, metadata=operation)
+    await until(lambda: server.seen("slow 0.5 under way and left"))
+    call.cancel()
+    again = await face.stub.Predict(asked, metadata=operation, timeout=PATIENCE_SECONDS)
+    assert [answer.charged for answer in again.answers] == [1, 1]
+    assert (await face.stub.GetUsage(pb.GetUsageRequest())).charged == 2
+    assert server.running.stop() == 0
+
+
 # ---- much ----
 
 

@@ -52,10 +52,7 @@ def test_what_is_known_has_a_turn_each_before_any_has_another() -> None:
     assert sorted(drawn[:10]) == sorted(drawn[10:20]) == list(range(10))
     assert drawn[:10] != drawn[10:20]
     memory.remember([drawn[0], 15], torch.ones(2, 1))
-    assert (memory.turns[drawn[0]], memory.turns[15]) == (
-        3,
-        2,
-    )  # the new one is level with the last
+    assert memory.turns[[drawn[0], 15]].tolist() == [3, 2]  # the new one is level with the last
     assert len(memory.next(99, lots)) == 11
 
 

@@ -38,7 +38,13 @@ def open_budgets(location: str, tariff: Tariff, log: Path | None) -> Budgets:
 
 
 class Reservation:
-    """One request's: to be settled once with what it is charged; what is not settled is given back."""
+    """One request's: to be settled once with what it is charged; what is not settled is given back.
+
+    Attributes:
+        owed: the texts that are charged where the request ends without being settled.
+    """
+
+    owed: Sequence[bool] = ()
 
     def __init__(self, quota: "Quota", ask: Ask, ticket: str, paid: frozenset[int]) -> None:
         self._quota, self._ask, self._ticket, self._paid = quota, ask, ticket, paid
@@ -118,7 +124,7 @@ class Quota:
             yield reservation
         finally:
             if reservation.open:  # in a task of its own: the caller may have left
-                task = asyncio.ensure_future(reservation.settle([]))
+                task = asyncio.ensure_future(reservation.settle(reservation.owed))
                 self._returning.add(task)
                 task.add_done_callback(self._returning.discard)
 

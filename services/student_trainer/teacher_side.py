@@ -82,7 +82,7 @@ def open_teachers(
         card.begin("", task.digest)
         yield TeacherSide(NoTeacher(), [Match(range(len(task.label_names)))], [])
         return
-    with Asking(_opened(settings, student, card)) as asking:
+    with Asking(_opened(settings, task, student, card)) as asking:
         teachers = asking.descriptions[: len(settings.teacher)]
         _refuse_twice(settings.teacher, teachers)
         matches = [match(teacher, settings, task.label_names, student.layers) for teacher in teachers]
@@ -133,7 +133,7 @@ def fingerprints_of(settings: DistillSettings, task: TaskData, student: Anatomy)
 
     async def describe(url: str) -> Description:
         async with await Client.connect(url) as client:
-            _wants(client, settings, student)
+            _wants(client, settings, task, student)
             return client.description
 
     teachers = [asyncio.run(describe(url)) for url in settings.teacher]
@@ -149,7 +149,9 @@ def _joined(teachers: Sequence[Description]) -> str:
 
 
 @asynccontextmanager
-async def _opened(settings: DistillSettings, student: Anatomy, card: RunCard) -> AsyncIterator[list[Asker]]:
+async def _opened(
+    settings: DistillSettings, task: TaskData, student: Anatomy, card: RunCard
+) -> AsyncIterator[list[Asker]]:
     """One asker a teacher, then the general stage's; they share the file of answers and, by its account,
     the budget."""
     async with AsyncExitStack() as stack:
@@ -158,7 +160,7 @@ async def _opened(settings: DistillSettings, student: Anatomy, card: RunCard) ->
         askers = [
             [
                 _asker(client, want, tariff, settings, card, database)
-                for want in _wants(client, settings, student)
+                for want in _wants(client, settings, task, student)
             ]
             for client, tariff in zip(clients, tariffs_of(settings), strict=True)
         ]
@@ -185,8 +187,9 @@ def _asker(
     return Asker(client, want, store=Store(database), ledger=ledger, budget=budget)
 
 
-def _wants(client: Client, settings: DistillSettings, student: Anatomy) -> list[Want]:
+def _wants(client: Client, settings: DistillSettings, task: TaskData, student: Anatomy) -> list[Want]:
     """Of one teacher, in the usual stage and in the general one. Raises WantError for what it never gives."""
+    client.refuse_unknown(task.train.instances)
     teacher = client.description
     insight = _insight(settings, teacher, student)
     usual = _want(settings, teacher.layers, student.layers)

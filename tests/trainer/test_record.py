@@ -1,5 +1,7 @@
 """`student-trainer record`, and runs that replay it: an answer is paid for once, a run's bill is the same."""
 
+import json
+import shutil
 import signal
 import sqlite3
 import time
@@ -109,13 +111,19 @@ def test_a_budget_stops_a_replayed_run_where_it_stops_a_live_one(
     assert usage(server)["charged"] == questions["charged"] + questions["checked"] == 35
 
 
-def test_a_question_that_was_not_recorded_ends_the_run_with_the_remedy(
-    command, recording: Path, other_task: Path, tmp_path: Path
+def test_rows_that_were_not_recorded_are_refused_before_the_first_question(
+    command, recording: Path, task: Path, tmp_path: Path
 ) -> None:
-    trainer = Trainer(tmp_path, *command(teacher=f"recorded:{recording}", data=other_task))
-    assert trainer.wait() == 1
-    assert f"the recording {recording} has no intact answer" in trainer.log
-    assert "student-trainer record --data" in trainer.log
+    data = tmp_path / "data"
+    shutil.copytree(task, data)
+    with (data / "train.jsonl").open("a") as file:
+        file.write(json.dumps({"text": "a row that came later", "label": "positive"}) + "\n")
+    trainer = Trainer(tmp_path, *command(teacher=f"recorded:{recording}", data=data))
+    assert trainer.wait() == 2
+    assert f"recording {recording} has no answer about 1 of {TRAIN + 1} training rows" in trainer.log
+    assert "student-trainer record" in trainer.log
+    assert "max_rows" in trainer.log
+    assert not (tmp_path / "run").exists()
 
 
 def test_hidden_states_that_were_not_recorded_are_refused_unpaid(

@@ -61,6 +61,11 @@ class Teacher(Protocol):
                 f"attentions: {description.name} gives none; leave them out, or choose another teacher"
             )
 
+    def refuse_unknown(self, rows: Sequence[Instance]) -> None:
+        """Raises WantError if it has no answer about some of the training rows; a model has about any. Asks
+        nothing."""
+        return
+
 
 def _named(variable: str) -> Path | None:
     return Path(os.environ[variable]) if os.environ.get(variable) else None

@@ -91,6 +91,10 @@ class Client:
         """Raises WantError for outputs that this teacher never gives. Asks nothing."""
         self._teacher.refuse_beyond(want, self.description)
 
+    def refuse_unknown(self, rows: Sequence[Instance]) -> None:
+        """Raises WantError if it has no answer about some of the training rows. Asks nothing."""
+        self._teacher.refuse_unknown(rows)
+
     async def usage(self) -> Usage:
         """What this caller has asked and been charged, by the teacher's own count."""
         return await self._teacher.usage()

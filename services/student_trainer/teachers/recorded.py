@@ -51,6 +51,7 @@ from teacher_api.messages import (
 from teacher_api.v1 import teacher_pb2 as pb
 
 APPLICATION_ID, FORMAT = 0x444B4452, 1
+_CHUNK = 512  # answers in memory at once, when all are looked through
 _MAKE = (
     "CREATE TABLE recording (id TEXT NOT NULL, description TEXT NOT NULL, want TEXT NOT NULL)",
     SCHEMA,
@@ -121,6 +122,11 @@ class Recording:
         found = self._store.get_many(dict.fromkeys(keys))
         return [found.get(key) for key in keys]
 
+    def lacking(self, instances: Sequence[Instance]) -> int:
+        """How many of these have no intact answer."""
+        starts = range(0, len(instances), _CHUNK)
+        return sum(self.get_many(instances[start : start + _CHUNK]).count(None) for start in starts)
+
     def put_many(self, instances: Sequence[Instance], answers: Sequence[Answer | None]) -> None:
         """Keeps what was answered, all or nothing."""
         keys = [self._keys.of(instance) for instance in instances]
@@ -182,6 +188,19 @@ class RecordedTeacher(Teacher):
             raise WantError(
                 f"teacher: the recording {self._recording.path} has {shown(self._recording.want)}, not "
                 f"{shown(want)}; record that into another file, or ask a live teacher"
+            )
+
+    def refuse_unknown(self, rows: Sequence[Instance]) -> None:
+        path = self._recording.path
+        try:
+            lacking = self._recording.lacking(rows)
+        except sqlite3.Error as error:
+            raise RecordingError(f"teacher: {path} cannot be read: {error}; record it anew") from None
+        if lacking:
+            raise WantError(
+                f"teacher: the recording {path} has no answer about {lacking:,} of {len(rows):,} training "
+                f"rows; record them as well (student-trainer record with this data and --output {path} goes "
+                "on), or take fewer with max_rows"
             )
 
     def _check(self, want: Want, fingerprint: str) -> None:

@@ -3,7 +3,9 @@
 import fcntl
 import json
 import os
+import time
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -166,6 +168,50 @@ def test_what_another_process_is_writing_is_not_cut_off(tmp_path: Path) -> None:
         fcntl.flock(file, fcntl.LOCK_UN)
         assert len(found.result(timeout=10)) == 1
     assert path.read_bytes() == line * 2
+
+
+def run_noted(settings: BenchSettings, forever: str = "") -> None:
+    """A process's grid: each cell that it runs has a line in `ran`; one may last."""
+
+    def run(cell: DistillSettings, watch: Watch) -> RunResult:
+        with (settings.output / "ran").open("a") as ran:
+            ran.write(cell.output.name + "\n")
+        time.sleep(3600 if cell.output.name == forever else 0.02)
+        return FakeRun()(cell, watch)
+
+    settings.output.mkdir(parents=True, exist_ok=True)
+    go(settings, run)
+
+
+def test_processes_that_share_results_share_the_work(settings: BenchSettings) -> None:
+    ours = [get_context("spawn").Process(target=run_noted, args=(settings,)) for _ in range(3)]
+    for process in ours:
+        process.start()
+    for process in ours:
+        process.join(timeout=60)
+    assert [process.exitcode for process in ours] == [0, 0, 0]
+    assert sorted((settings.output / "ran").read_text().split()) == sorted(NAMES)
+    assert len(rows(settings)) == len(NAMES)
+
+
+def test_a_cell_whose_process_dies_is_run_by_who_waits_for_it(settings: BenchSettings, run: FakeRun) -> None:
+    lasting = get_context("spawn").Process(target=run_noted, args=(settings, NAMES[0]))
+    lasting.start()
+    try:
+        while not (settings.output / "ran").exists():
+            assert lasting.is_alive()
+            time.sleep(0.05)
+        with ThreadPoolExecutor(1) as other:
+            done = other.submit(go, settings, run)
+            while len(run.cells) < len(NAMES) - 1:
+                time.sleep(0.01)
+            assert not done.done()
+            lasting.kill()
+            assert len(done.result(timeout=60)) == len(NAMES)
+    finally:
+        lasting.kill()
+        lasting.join()
+    assert run.cells == [*NAMES[1:], NAMES[0]]
 
 
 def test_a_line_that_is_no_result_is_named(settings: BenchSettings, run: FakeRun) -> None:

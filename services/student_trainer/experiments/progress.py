@@ -25,9 +25,8 @@ class Display:
     """
 
     def __init__(self, cells: list[Cell], results: Results, console: Console) -> None:
-        self._cells = cells
-        self._waiting = [cell for cell in cells if cell.name not in results]
-        self._results = results
+        self._cells, self._results = cells, results
+        self._waiting = self._missing()
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -35,8 +34,7 @@ class Display:
             TextColumn("{task.fields[note]}"),
             console=console,
         )
-        done = len(cells) - len(self._waiting)
-        self._grid = self._bars.add_task("grid", total=len(cells), completed=done, note="")
+        self._grid = self._bars.add_task("grid", total=len(cells), note="")
         self._cell = self._bars.add_task("", total=None, note="", visible=False)
 
     def __enter__(self) -> Self:
@@ -49,6 +47,8 @@ class Display:
         self._bars.stop()
 
     def began(self, cell: Cell) -> None:
+        self._waiting = [cell, *(other for other in self._missing() if other is not cell)]
+        self._bars.update(self._grid, completed=len(self._cells) - len(self._waiting))
         self._bars.reset(self._cell, description=cell.name, total=None, visible=True, note="")
         self._say_left(1.0)
 
@@ -60,9 +60,11 @@ class Display:
     def ended(self, cell: Cell, result: RunResult) -> None:
         score = f"{result.metric} {100 * result.score:5.1f}"
         self._bars.console.print(f"{cell.name:<16} {score}  {duration(result.seconds)}", highlight=False)
-        del self._waiting[0]
-        self._bars.advance(self._grid)
+        self._bars.update(self._grid, completed=len(self._cells) - len(self._missing()))
         self._bars.update(self._cell, visible=False)
+
+    def _missing(self) -> list[Cell]:
+        return [cell for cell in self._cells if cell.name not in self._results]
 
     def _say_left(self, of_this_cell: float) -> None:
         current, *others = estimates(self._waiting, self._finished())

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any
 
@@ -34,7 +35,8 @@ class Results:
     def __init__(self, path: Path, recipe_of: Callable[[str], Recipe | None]) -> None:
         self._path = path
         self._recipe_of = recipe_of
-        self._rows = {self._key(cell, recipe): result for cell, recipe, result in self._read()}
+        self._rows: dict[str, RunResult] = {}
+        self._look()
 
     def __contains__(self, cell: str) -> bool:
         return self.get(cell) is not None
@@ -57,6 +59,23 @@ class Results:
             file.flush()
             os.fsync(file.fileno())
         self._rows[self._key(cell, recipe)] = result
+
+    @contextmanager
+    def claim(self, cell: str, *, wait: bool) -> Iterator[bool]:
+        """Whether no other process has claimed this cell; then none can before this ends, or the process.
+
+        What others have finished by then is known: a cell that one waited for has its result, or none yet.
+        """
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.with_name(f".{self._path.name}.claims").open("ab") as claims:
+            claimed = _claimed(claims, self._key(cell, self._recipe_of(cell)), wait)
+            if claimed:
+                self._look()
+            yield claimed
+
+    def _look(self) -> None:
+        """Reads what is there."""
+        self._rows = {self._key(cell, recipe): result for cell, recipe, result in self._read()}
 
     def _key(self, cell: str, recipe: Recipe | None) -> str:
         """What a cell's result is found by: here its name."""
@@ -132,6 +151,16 @@ def _alone_with(file: IO[Any]) -> Iterator[None]:
         yield
     finally:
         fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def _claimed(claims: IO[Any], key: str, wait: bool) -> bool:
+    """Locks the key's own byte of a file that stays empty, until that is closed."""
+    place = int.from_bytes(sha256(key.encode()).digest()[:6])
+    try:
+        fcntl.lockf(claims, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, place)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def differences(before: Recipe, now: Recipe) -> list[str]:

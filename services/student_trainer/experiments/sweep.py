@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -52,17 +53,23 @@ def sweep(
     """Runs each cell that has no result yet, and gives it once its result is kept.
 
     An interrupted cell goes on from its own checkpoint. Weights and checkpoints of a finished cell go,
-    unless `keep_models`.
+    unless `keep_models`. What another process is running is waited for at the end.
     """
-    for cell in cells:
-        if cell.name not in results:
-            watcher.began(cell)
-            result = run(cell.settings, watcher.stepped)
-            results.add(cell.name, result)
-            watcher.ended(cell, result)
-            yield cell
-        if not keep_models:
-            _drop_weights(cell.settings.output)
+    elsewhere: list[Cell] = []
+    first, last = ((False, cell) for cell in cells), ((True, cell) for cell in elsewhere)
+    for wait, cell in chain(first, last):
+        with results.claim(cell.name, wait=wait) as claimed:
+            if not claimed:
+                elsewhere.append(cell)
+                continue
+            if cell.name not in results:
+                watcher.began(cell)
+                result = run(cell.settings, watcher.stepped)
+                results.add(cell.name, result)
+                watcher.ended(cell, result)
+                yield cell
+            if not keep_models:
+                _drop_weights(cell.settings.output)
 
 
 def _drop_weights(folder: Path) -> None:

@@ -19,7 +19,8 @@ class Job:
     Attributes:
         future: its outcome, never an exception; cancelled when nobody waits any more.
         deadline: time.monotonic() after which nobody waits.
-        waiters: how many wait.
+        seats: of the requests that wait, in the order in which they came.
+        payer: the seat that was first when the outcome came.
         caller: whose turn it takes; see fair_queue.py.
         asked_by: the requests that it answers, for spans and logs.
         arrived: time.monotonic().
@@ -30,7 +31,8 @@ class Job:
     want: Want
     future: asyncio.Future[Outcome]
     deadline: float
-    waiters: int = 0
+    seats: list["Seat"] = field(default_factory=list)
+    payer: "Seat | None" = None
     caller: str = ""
     asked_by: list[Request] = field(default_factory=list)
     arrived: float = field(default_factory=time.monotonic)
@@ -43,6 +45,23 @@ class Job:
 
     def expired(self, now: float) -> bool:
         return self.future.cancelled() or now >= self.deadline
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seat:
+    """Where one instance of a request waits for its outcome."""
+
+    job: Job
+
+    @property
+    def pays(self) -> bool:
+        """Whether the job's outcome is on its account; whoever else waited has joined."""
+        return self.job.payer is self
+
+    @property
+    def owes(self) -> bool:
+        """Whether it has to pay: the model has answered."""
+        return self.pays and isinstance(self.job.future.result(), Outputs)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from teacher_api.errors import (
     DeadlineExceededError,
@@ -21,7 +20,7 @@ from teacher_api.messages import Answer, Description, Outputs, Usage, Want, misf
 from teacher_server.admission import Question, check
 from teacher_server.batcher import Batcher
 from teacher_server.cache import Cache
-from teacher_server.jobs import Job, Outcome
+from teacher_server.jobs import Job, Outcome, Seat
 from teacher_server.model import Model
 from teacher_server.quota import Quota, Reservation
 from teacher_server.tracing import current
@@ -30,21 +29,6 @@ from teacher_server.watch import Watch
 JOIN_MARGIN_SECONDS = 0.05  # a job this near to its deadline may be dropped any moment: nobody joins it
 INSTANCE = re.compile(r"^instances\[\d+\]")
 OF_WHOLE_REQUEST = (OverloadedError, NotReadyError, DeadlineExceededError)
-
-
-@dataclass(frozen=True, slots=True)
-class Seat:
-    """Where one instance of a request waits for its outcome."""
-
-    job: Job
-    joined: bool
-
-    @property
-    def owed(self) -> bool:
-        """Whether the model has answered it for this request."""
-        future = self.job.future
-        came = future.done() and not future.cancelled()
-        return came and not self.joined and isinstance(future.result(), Outputs)
 
 
 class Pipeline:
@@ -96,9 +80,7 @@ class Pipeline:
             async with self._quota.reserved(question, keys, missing) as reservation:
                 seats = self._seats(question, keys, kept)
                 try:
-                    await self._wait(
-                        [seat.job for seat in seats if isinstance(seat, Seat)], question.deadline
-                    )
+                    await self._wait([seat for seat in seats if isinstance(seat, Seat)], question.deadline)
                     answered = [self._answer(number, seat) for number, seat in enumerate(seats)]
                 except BaseException:
                     self._abandon(question, reservation, seats)
@@ -190,14 +172,13 @@ class Pipeline:
                 seats.append(known)
                 continue
             job = fresh.get(key) or self._joinable(key, now)
-            joined = job is not None
             if job is None:
                 future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
                 job = fresh[key] = Job(
                     key, instance, question.want, future, question.deadline, caller=question.caller
                 )
             job.asked_by.append(asked)
-            seats.append(Seat(job, joined))
+            seats.append(Seat(job))
         self._submit(list(fresh.values()))
         return seats
 
@@ -210,37 +191,40 @@ class Pipeline:
             self._batcher.submit(jobs)
             self._in_flight.update((job.key, job) for job in jobs)
 
-    async def _wait(self, jobs: Sequence[Job], deadline: float) -> None:
+    async def _wait(self, seats: Sequence[Seat], deadline: float) -> None:
         """Until all jobs are done; a job that nobody waits for any more is cancelled."""
-        if not jobs:
+        if not seats:
             return
         since = time.time_ns()
-        for job in jobs:
-            job.waiters += 1
-            job.deadline = max(job.deadline, deadline)
+        for seat in seats:
+            seat.job.seats.append(seat)
+            seat.job.deadline = max(seat.job.deadline, deadline)
         try:
             timeout = None if math.isinf(deadline) else deadline - time.monotonic()
-            _, late = await asyncio.wait({job.future for job in jobs}, timeout=timeout)
+            _, late = await asyncio.wait({seat.job.future for seat in seats}, timeout=timeout)
         finally:
-            self._leave(jobs)
+            self._leave(seats)
             current().queued(since)
         if late:
             raise DeadlineExceededError("the deadline passed")
 
-    def _leave(self, jobs: Sequence[Job]) -> None:
-        for job in jobs:
-            job.waiters -= 1
-            if not job.waiters and job.future.cancel():
-                self._drop(job)
+    def _leave(self, seats: Sequence[Seat]) -> None:
+        for seat in seats:
+            seat.job.seats.remove(seat)
+            if not seat.job.seats and seat.job.future.cancel():
+                self._drop(seat.job)
 
     # ---- settle ----
 
     def _settle(self, outcomes: Sequence[tuple[Job, Outcome]]) -> None:
-        """Into the cache first: from here on the question is either in flight or remembered.
+        """On the account of who waits longest, and into the cache: from here on the question is either in
+        flight or remembered.
 
         Not what everyone has left meanwhile: nobody is charged for it, so whoever asks again is.
         """
-        wanted = [(job, out) for job, out in outcomes if not job.future.cancelled()]
+        wanted = [(job, out) for job, out in outcomes if job.seats]
+        for job, _ in wanted:
+            job.payer = job.seats[0]
         self._cache.put_many([(job.key, out) for job, out in wanted if isinstance(out, Outputs)])
         for job, _ in outcomes:
             self._drop(job)
@@ -261,7 +245,7 @@ class Pipeline:
         """An operation pays for what was computed and remembered even if its caller does not get it: asked
         again, it is told so. Without one nobody could be told, and it is free."""
         if question.operation:
-            reservation.owed = [isinstance(seat, Seat) and seat.owed for seat in seats]
+            reservation.owed = [isinstance(seat, Seat) and seat.owes for seat in seats]
             self._count(question.caller, Counter(charged=sum(reservation.owed)))
 
     def _answer(self, number: int, seat: Outputs | Seat) -> tuple[str, Answer]:
@@ -273,9 +257,7 @@ class Pipeline:
             raise outcome
         if isinstance(outcome, TeacherError):
             return "failed", Answer(error=_placed(outcome, number))
-        if seat.joined:
-            return "joined", Answer(outcome, cached=True)
-        return "charged", Answer(outcome)
+        return ("charged", Answer(outcome)) if seat.pays else ("joined", Answer(outcome, cached=True))
 
     def _metered(
         self, caller: str, answered: Sequence[tuple[str, Answer]], charged: Sequence[bool]

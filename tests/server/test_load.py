@@ -20,6 +20,7 @@ from teacher_api.errors import (
     TooLargeError,
 )
 from teacher_api.messages import Instance, Want
+from teacher_api.v1 import teacher_pb2 as pb
 
 NewFaulty = Callable[..., FaultyServer]
 OpenGrpc = Callable[[ServerProcess], OverGrpc]
@@ -47,6 +48,26 @@ async def test_same_text_twice_in_one_request(server: ServerProcess, open_face: 
     assert [one["charged"] for one in answers][::2] == [1, 0]
     assert answers[0]["logits"] == answers[2]["logits"]
     assert all(one["cached"] for one in await face.ask(texts(twin)))
+
+
+async def test_who_stays_pays_when_the_first_to_ask_has_left(
+    faulty: FaultyServer, open_grpc: OpenGrpc
+) -> None:
+    face, text = open_grpc(faulty.running), "asked by three, left by the first"
+    before = (await face.stub.GetUsage(pb.GetUsageRequest())).charged
+    blocker = asyncio.create_task(face.ask(texts("slow 3.0 before three")))
+    await until(lambda: faulty.seen("slow 3.0 before three"))
+    askers = []
+    for waiting in (2, 3, 4):
+        askers.append(asyncio.create_task(face.ask(texts(text))))
+        await until_gauge(faulty.running, "teacher_requests_open", waiting)
+    askers[0].cancel()
+    await until_gauge(faulty.running, "teacher_requests_open", 3)
+    assert not blocker.done()
+    stayed = await asyncio.gather(*askers[1:])
+    assert [(one["charged"], one["cached"]) for (one,) in stayed] == [(1, False), (0, True)]
+    await blocker
+    assert (await face.stub.GetUsage(pb.GetUsageRequest())).charged == before + 2
 
 
 async def test_five_hundred_orders_of_cancellation(faulty: FaultyServer, open_grpc: OpenGrpc) -> None:

@@ -68,9 +68,11 @@ def arguments() -> Namespace:
     parser.add_argument("--label-free", action="store_true", help="train by the teacher's answers alone")
     parser.add_argument("--teachers", nargs="+", default=["small"], choices=["small", "large"])
     parser.add_argument("--precision", default="no", help="of all training: bf16 where a processor has it")
+    parser.add_argument("--max-rows", help="of each data set, also for teachers that are not there yet")
     parser.add_argument("--work", type=Path, default=Path("runs/paper"))
     parser.add_argument("--results", type=Path, default=Path("docs/results"))
     chosen, rest = parser.parse_known_args()
+    chosen.rows = ["--max-rows", chosen.max_rows] if chosen.max_rows else []
     chosen.rest, chosen.data = rest, dict(one.split("=", 1) for one in chosen.data)
     return chosen
 
@@ -84,11 +86,11 @@ def record(chosen: Namespace, data: str, folder: str, size: str, encoder: Path) 
     if not (teacher / "result.json").exists():
         epochs, rate = recipe.small if size == "small" else recipe.large
         how = ["--epochs", epochs, "--learning-rate", rate, "--max-length", recipe.max_length]
-        how += ["--precision", chosen.precision]
+        how += ["--precision", chosen.precision, *chosen.rows]
         kept = ["--metric", recipe.metric, "--resume", "--output", teacher]
         trainer("finetune", "--data", folder, "--student", encoder, *how, *kept)
     wanted = ["--layers", LAYERS[size]] if chosen.suite in HIDDEN else []
-    source = ["--data", folder, "--teacher", f"local:{teacher / 'model'}"]
+    source = ["--data", folder, *chosen.rows, "--teacher", f"local:{teacher / 'model'}"]
     account = ["--answers", chosen.work / "recorded.sqlite"]  # the ledger: it has no place in a recording
     trainer("record", *source, *wanted, *account, "--output", work)
     recording.parent.mkdir(parents=True, exist_ok=True)
@@ -108,7 +110,7 @@ def bench(chosen: Namespace, data: str, folder: str) -> None:
         *("--teachers", ",".join(teachers)),
         *("--student", f"{work}/checkpoints/minilm-6-{{data}}", "--student-layers", STUDENT_LAYERS),
         *("--max-length", recipe.max_length, "--epochs", epochs, "--learning-rate", rate),
-        *("--precision", chosen.precision),
+        *("--precision", chosen.precision, *chosen.rows),
         *(["--no-use-labels"] if chosen.label_free else []),
         *("--check-rows", "0", "--price-book", "google-natural-language"),
         *("--answers", work / f"answers-{data}.sqlite", "--results", chosen.results / f"{setting}.jsonl"),

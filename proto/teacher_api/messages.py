@@ -208,14 +208,19 @@ def want_from_proto(proto: pb.Want) -> Want:
     return Want(proto.logits, tuple(proto.layers), pooling or "cls", hidden_dtype, tuple(proto.attentions))
 
 
-def outputs_to_proto(outputs: Outputs) -> pb.Outputs:
-    encode = tensors.encode
-    return pb.Outputs(
-        logits=None if outputs.logits is None else encode(outputs.logits),
-        hidden=[pb.HiddenState(layer=layer, values=encode(a)) for layer, a in outputs.hidden.items()],
-        mask=None if outputs.mask is None else encode(outputs.mask),
-        attentions=[pb.Attention(layer=layer, values=encode(a)) for layer, a in outputs.attentions.items()],
-    )
+def outputs_to_proto(outputs: Outputs, into: pb.Outputs | None = None) -> pb.Outputs:
+    """Into an empty message that is part of another, or a new one: what a constructor is given is copied,
+    hidden states and all."""
+    proto = pb.Outputs() if into is None else into
+    if outputs.logits is not None:
+        tensors.encode(outputs.logits, proto.logits)
+    for layer, array in outputs.hidden.items():
+        tensors.encode(array, proto.hidden.add(layer=layer).values)
+    if outputs.mask is not None:
+        tensors.encode(outputs.mask, proto.mask)
+    for layer, array in outputs.attentions.items():
+        tensors.encode(array, proto.attentions.add(layer=layer).values)
+    return proto
 
 
 def outputs_from_proto(proto: pb.Outputs) -> Outputs:
@@ -229,13 +234,16 @@ def outputs_from_proto(proto: pb.Outputs) -> Outputs:
     )
 
 
-def answer_to_proto(answer: Answer) -> pb.Answer:
-    return pb.Answer(
-        outputs=None if answer.outputs is None else outputs_to_proto(answer.outputs),
-        cached=answer.cached,
-        charged=answer.charged,
-        error=None if answer.error is None else error_to_proto(answer.error),
-    )
+def answer_to_proto(answer: Answer, into: pb.Answer | None = None) -> pb.Answer:
+    """As `outputs_to_proto`."""
+    proto = pb.Answer() if into is None else into
+    proto.cached, proto.charged = answer.cached, answer.charged
+    if answer.outputs is not None:
+        proto.outputs.SetInParent()
+        outputs_to_proto(answer.outputs, proto.outputs)
+    if answer.error is not None:
+        proto.error.CopyFrom(error_to_proto(answer.error))
+    return proto
 
 
 def answer_from_proto(proto: pb.Answer) -> Answer:

@@ -28,17 +28,23 @@ class TensorError(ValueError):
     """A tensor's bytes, dtype, shape or size do not agree with one another or with what was expected."""
 
 
-def encode(array: Array) -> pb.Tensor:
-    """Writes an array of float32, float16 or uint8, of any shape, in C order.
+def encode(array: Array, into: pb.Tensor | None = None) -> pb.Tensor:
+    """Writes an array of float32, float16 or uint8, of any shape, in C order; into an empty message that is
+    part of another, or a new one.
 
     Raises:
         TensorError: the array has another dtype.
     """
-    dtype = array.dtype.newbyteorder("<")
-    if dtype not in _CODES:
+    if array.dtype not in _CODES:  # another byte order, or one that cannot travel
+        array = array.astype(array.dtype.newbyteorder("<"))
+    code = _CODES.get(array.dtype)
+    if code is None:
         raise TensorError(f"dtype {array.dtype} cannot travel; use one of {_names()}")
-    data = np.ascontiguousarray(array, dtype=dtype).tobytes()
-    return pb.Tensor(dtype=_CODES[dtype], shape=array.shape, data=data)
+    tensor = pb.Tensor() if into is None else into
+    tensor.dtype = code
+    tensor.shape.extend(array.shape)
+    tensor.data = array.tobytes()
+    return tensor
 
 
 def decode(tensor: pb.Tensor, *, rank: int | None = None, max_bytes: int = MAX_BYTES) -> Array:
@@ -62,10 +68,10 @@ def decode(tensor: pb.Tensor, *, rank: int | None = None, max_bytes: int = MAX_B
     size = math.prod(shape) * dtype.itemsize  # Python integers: a huge shape cannot overflow
     if size > max_bytes:
         raise TensorError(f"shape {shape} needs {size} bytes; the limit is {max_bytes}")
-    if size != len(tensor.data):
-        raise TensorError(f"shape {shape} of {dtype.name} needs {size} bytes, not {len(tensor.data)}")
+    if size != len(data := tensor.data):
+        raise TensorError(f"shape {shape} of {dtype.name} needs {size} bytes, not {len(data)}")
     try:
-        return np.frombuffer(tensor.data, dtype=dtype).reshape(shape)
+        return np.frombuffer(data, dtype=dtype).reshape(shape)
     except ValueError as error:  # numpy's own limits: 64 axes; the other axes of an empty array
         raise TensorError(f"no array has shape {shape}: {error}") from error
 

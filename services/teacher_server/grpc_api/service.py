@@ -24,7 +24,10 @@ class TeacherService(pb_grpc.TeacherServiceServicer):
     async def Predict(self, request: pb.PredictRequest, context: Context) -> pb.PredictResponse:
         teacher = self._pipeline.description
         answers = await self._pipeline.predict(question_of(request, context.time_remaining(), teacher))
-        return pb.PredictResponse(answers=map(answer_to_proto, answers), fingerprint=teacher.fingerprint)
+        response = pb.PredictResponse(fingerprint=teacher.fingerprint)
+        for answer in answers:
+            answer_to_proto(answer, response.answers.add())
+        return response
 
     async def StreamPredict(  # type: ignore[override]  # writes by itself; the stub knows iterators only
         self, requests: AsyncIterable[pb.StreamPredictRequest], context: Context

@@ -114,8 +114,11 @@ class Stream:
         return Answer(cached=answer.cached, charged=answer.charged, error=error)
 
     async def _send(self, number: int, part: Sequence[Answer]) -> None:
-        answers, fingerprint = map(answer_to_proto, part), self._pipeline.description.fingerprint
-        await self._write(pb.StreamPredictResponse(id=number, answers=answers, fingerprint=fingerprint))
+        fingerprint = self._pipeline.description.fingerprint
+        response = pb.StreamPredictResponse(id=number, fingerprint=fingerprint)
+        for answer in part:
+            answer_to_proto(answer, response.answers.add())
+        await self._write(response)
 
     async def _refuse(self, number: int, error: TeacherError) -> None:
         await self._write(pb.StreamPredictResponse(id=number, error=error_to_proto(error)))

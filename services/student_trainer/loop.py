@@ -3,7 +3,7 @@
 A training run without a teacher is the same loop with a teacher that is never there (`NoTeacher`).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter
 
 import torch
@@ -20,6 +20,7 @@ from teacher_api.messages import Answer
 NOTHING = Predictions(torch.empty(0, 2), {})  # of no row
 
 
+Answers = Sequence[list[Answer | None]]  # by instance and teacher
 Watch = Callable[[Step, int], None]  # told of each step, and how many are planned
 
 
@@ -50,33 +51,25 @@ def learn(work: Distillation, question: Question) -> Step | None:
     """
     if question.step < work.schedule.general:
         return learn_insides(work, question)
-    learner, settings, matches, memory = work.learner, work.settings, work.matches, work.memory
-    batch, positions = learnt(work, question)
-    layers = sorted({layer for match in matches for _, layer in match.layers})
-    student = learner.predictions(batch.instances, layers, settings.pooling) if batch.rows else NOTHING
+    learner, settings = work.learner, work.settings
+    batch, taught = learnt(work, question)
+    student = predicted(work, batch)
     began = perf_counter()
     answers = question.wait()
     waited = perf_counter() - began
     if settings.teacher and settings.when_spent == "stop" and refused(answers, question.weights):
         return None
-    again = batch[positions[len(question.asked) :]]
-    weights = torch.cat([question.weights, memory.weights[again.rows]])
-    answers += recalled(again, work.teachers, len(matches))
-    came = [place for place, row in enumerate(answers) if any(row)]
-    new = [place for place in came if place < len(question.asked)]
-    memory.remember([question.rows[place] for place in new], question.weights[new])
-    memory.learnt([batch.rows[positions[place]] for place in came])
-    lessons = Lessons.of([answers[place] for place in came], weights[came], matches) if came else None
-    places = [positions[place] for place in came]
-    projections = learner.projections[: len(matches)]  # behind them: the general stage's
-    loss = objective(student, batch.labels, places, lessons, settings, matches, projections)
+    lessons, came = told(work, question, batch[taught], answers)
+    places = [taught[place] for place in came]
+    projections = learner.projections[: len(work.matches)]  # behind them: the general stage's
+    loss = objective(student, batch.labels, places, lessons, settings, work.matches, projections)
     rate = learner.learning_rate
     learner.update(loss)
     return Step(
         number=question.step,
         seen=len(question.batch.rows),
         asked=len(question.asked) + question.ahead,
-        answered=len(new) + question.ahead,
+        answered=sum(map(any, answers)) + question.ahead,
         loss=float("nan") if loss is None else loss.item(),
         waited=waited,
         learning_rate=rate,
@@ -100,6 +93,30 @@ def learnt(work: Distillation, question: Question) -> tuple[Batch, list[int]]:
         else batch[question.asked]
     )
     return taught, list(range(len(taught)))
+
+
+def predicted(work: Distillation, batch: Batch) -> Predictions:
+    """The student's, and its states in the layers that are matched."""
+    layers = sorted({layer for match in work.matches for _, layer in match.layers})
+    return work.learner.predictions(batch.instances, layers, work.settings.pooling) if batch.rows else NOTHING
+
+
+def told(
+    work: Distillation, question: Question, batch: Batch, answers: Answers
+) -> tuple[Lessons | None, list[int]]:
+    """What is to be learnt about these rows, and the places of those of which anything is known.
+
+    The asked come first, and what came of them is remembered; the others are recalled.
+    """
+    memory, count = work.memory, len(question.asked)
+    again = batch[range(count, len(batch))]
+    weights = torch.cat([question.weights, memory.weights[again.rows]])
+    answers = [*answers, *recalled(again, work.teachers, len(work.matches))]
+    came = [place for place, row in enumerate(answers) if any(row)]
+    new = [place for place in came if place < count]
+    memory.remember([question.rows[place] for place in new], question.weights[new])
+    memory.learnt([batch.rows[place] for place in came])
+    return Lessons.of([answers[place] for place in came], weights[came], work.matches) if came else None, came
 
 
 def known(question: Question, memory: Memory) -> list[int]:

@@ -72,7 +72,8 @@ def patient_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Squared distance of the directions of L matched hidden states (eq. 12). Two [n, L, h] -> [n], 0 to 4L.
 
     Each vector is normalised over h alone, so that neither its length nor another token or layer counts;
-    the L distances are summed. A zero vector has no direction: it adds 1, and no gradient.
+    the L distances are summed. (A mean over h and L is h·L times smaller: it wants a weight so much larger.)
+    A zero vector has no direction: it adds 1, and no gradient.
 
     Raises:
         ValueError: the shapes differ; widths are made equal by layers.Projection.

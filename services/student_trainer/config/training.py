@@ -136,7 +136,9 @@ class DistillSettings(TrainingSettings):
         description="also learn from hidden states (eq. 11-12): static, the same weights for all; dynamic, "
         "weighed by the entropy of the very predictions that are learnt from (eq. 13)",
     )
-    patient_weight: float = Field(20.0, ge=0, description="λ*_PT of eq. 13")
+    patient_weight: float = Field(
+        0.1, ge=0, description="λ*_PT of eq. 13, to be searched for: much of it drowns the labels"
+    )
     layer_map: str = Field(
         "skip",
         description="matched layers: skip (every n-th of the teacher), last, uniform (as skip, and from the "

@@ -26,7 +26,7 @@ class Display:
 
     def __init__(self, cells: list[Cell], results: Results, console: Console) -> None:
         self._cells, self._results = cells, results
-        self._waiting = self._missing()
+        self._waiting: list[Cell] = []  # the one that is run, and those behind it
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -36,6 +36,7 @@ class Display:
         )
         self._grid = self._bars.add_task("grid", total=len(cells), note="")
         self._cell = self._bars.add_task("", total=None, note="", visible=False)
+        self._count()
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -44,11 +45,12 @@ class Display:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._count()  # others may have finished what was waited for
         self._bars.stop()
 
     def began(self, cell: Cell) -> None:
         self._waiting = [cell, *(other for other in self._missing() if other is not cell)]
-        self._bars.update(self._grid, completed=len(self._cells) - len(self._waiting))
+        self._count()
         self._bars.reset(self._cell, description=cell.name, total=None, visible=True, note="")
         self._say_left(1.0)
 
@@ -60,8 +62,11 @@ class Display:
     def ended(self, cell: Cell, result: RunResult) -> None:
         score = f"{result.metric} {100 * result.score:5.1f}"
         self._bars.console.print(f"{cell.name:<16} {score}  {duration(result.seconds)}", highlight=False)
-        self._bars.update(self._grid, completed=len(self._cells) - len(self._missing()))
+        self._count()
         self._bars.update(self._cell, visible=False)
+
+    def _count(self) -> None:
+        self._bars.update(self._grid, completed=len(self._cells) - len(self._missing()))
 
     def _missing(self) -> list[Cell]:
         return [cell for cell in self._cells if cell.name not in self._results]

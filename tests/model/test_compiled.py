@@ -85,11 +85,14 @@ def flash_on_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def _by_the_book(query: Tensor, key: Tensor, value: Tensor, ends: Tensor, *others: Any) -> Any:
     key_ends, longest, longest_key, *_ = others
-    assert torch.equal(ends, key_ends) and ends[0] == 0 and ends[-1] <= len(query)
-    assert longest == longest_key >= ends.diff().max() and ends.diff().min() >= 0
+    for places, most, states in ((ends, longest, query), (key_ends, longest_key, key)):
+        assert places[0] == 0 and places[-1] <= len(states) and places.dtype == torch.int32
+        assert most >= places.diff().max() and places.diff().min() >= 0
+    whole = longest == longest_key and torch.equal(ends, key_ends)
+    assert whole or ends.tolist() == [*range(len(key_ends))]  # or one token of each instance
     mixed = torch.zeros_like(query)
-    for start, end in pairwise(ends):
-        q, k, v = (states[start:end].transpose(0, 1) for states in (query, key, value))
+    for (start, end), (first, last) in zip(pairwise(ends), pairwise(key_ends), strict=True):
+        q, k, v = (one.transpose(0, 1) for one in (query[start:end], key[first:last], value[first:last]))
         mixed[start:end] = ((q @ k.transpose(1, 2) / q.shape[-1] ** 0.5).softmax(-1) @ v).transpose(0, 1)
     return mixed, query.new_empty(query.shape[1], len(query)), torch.zeros(2, dtype=torch.uint64)
 

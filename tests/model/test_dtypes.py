@@ -12,7 +12,7 @@ from transformers import AutoModelForSequenceClassification
 
 from teacher_api.messages import Instance, Want
 from teacher_server.model import Model, ModelError, attention
-from teacher_server.model.attention import Rows, grouped, varlen
+from teacher_server.model.attention import Rows, looped, varlen
 from teacher_server.model.int8 import HALF, Int8Linear
 from teacher_server.model.loading import load_checkpoint
 from teacher_server.model.runtimes import choose_runtime
@@ -78,15 +78,19 @@ def test_flash_kernel_is_given_what_sdpa_is(monkeypatch: pytest.MonkeyPatch) -> 
 
     def by_the_book(query: Tensor, key: Tensor, value: Tensor, *places: Any) -> Tensor:
         starts, key_starts, longest, longest_key = places
-        assert starts.dtype == torch.int32 and starts is key_starts
-        assert longest == longest_key == starts.diff().max()
+        assert starts.dtype == key_starts.dtype == torch.int32
+        assert (longest, longest_key) == (starts.diff().max(), key_starts.diff().max())
         each = []
-        for start, end in pairwise(starts):
-            q, k, v = (states[start:end].transpose(0, 1) for states in (query, key, value))
+        for (start, end), (first, last) in zip(pairwise(starts), pairwise(key_starts), strict=True):
+            q, k, v = (one.transpose(0, 1) for one in (query[start:end], key[first:last], value[first:last]))
             weights = (q @ k.transpose(1, 2) / q.shape[-1] ** 0.5).softmax(-1)
             each.append((weights @ v).transpose(0, 1))
         return torch.cat(each)
 
     monkeypatch.setattr(attention, "varlen_attn", by_the_book)
     rows, qkv = Rows.of([2, 3, 3, 9], torch.device("cpu")), torch.randn(17, 3, 4, 8)
-    torch.testing.assert_close(varlen(qkv, rows), grouped(qkv, rows), atol=1e-6, rtol=1e-5)
+    whole = looped(qkv, rows)
+    torch.testing.assert_close(varlen(qkv, rows), whole, atol=1e-6, rtol=1e-5)
+    for attend in (varlen, looped):
+        firsts = attend(qkv, rows, first=True)[: len(rows.lengths)]
+        torch.testing.assert_close(firsts, whole[[0, 2, 5, 8]], atol=1e-6, rtol=1e-5)

@@ -1,14 +1,13 @@
 """Attention over instances one behind another [tokens, …]: within each instance, without padding."""
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, groupby, pairwise
+from itertools import accumulate
 from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn.attention.varlen import varlen_attn
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 
 LEAST_LONGEST = 128  # rows of a flash kernel's largest tile: a grid for fewer is no smaller
 
@@ -20,71 +19,80 @@ class Rows:
     Attributes:
         ends: int32 [instances + 1] on the device: 0, and the place behind each instance; made-up ones follow
             where the code is compiled.
-        groups: for each run of equal lengths its tokens, and (instances, length).
+        firsts: int32 on the device: the place of each instance's first token; on a CPU a few more places.
+        lengths: tokens of each instance.
         tokens: of all instances.
         longest: tokens of the longest instance, or more.
         size: tokens to compute: on a CPU, and where the code is compiled, a few more.
     """
 
     ends: Tensor
-    groups: Sequence[tuple[slice, tuple[int, int]]]
+    firsts: Tensor
+    lengths: list[int]
     tokens: int
     longest: int
     size: int
 
     @classmethod
-    def of(cls, lengths: Sequence[int], device: torch.device, *, few: bool = False) -> "Rows":
+    def of(cls, lengths: list[int], device: torch.device, *, few: bool = False) -> "Rows":
         """`few`: sizes, numbers of instances and longest lengths are few: a CUDA graph is for one of each."""
-        tokens, longest, ends = sum(lengths), lengths[-1], [0, *accumulate(lengths)]
-        size = rounded(tokens) if device.type == "cpu" else tokens
+        tokens, longest, places = sum(lengths), lengths[-1], [0, *accumulate(lengths)]
+        size, more = tokens, 0
+        if device.type == "cpu":
+            size, more = rounded(tokens), rounded(len(lengths)) - len(lengths)
         if few:
-            size, longest = rounded(tokens + 1), _power(max(LEAST_LONGEST, longest))
-            ends = _filled(ends, size, longest)
-        groups = list(_equal_lengths(lengths))
-        return cls(torch.tensor(ends, dtype=torch.int32, device=device), groups, tokens, longest, size)
+            size, longest, more = rounded(tokens + 1), _power(max(LEAST_LONGEST, longest)), 0
+            places = _filled(places, size, longest)
+        ends = torch.tensor(places, dtype=torch.int32, device=device)
+        return cls(ends, pad(ends[:-1], (0, more)), lengths, tokens, longest, size)
 
 
 class Attend(Protocol):
     """How tokens attend to one another."""
 
-    def __call__(self, qkv: Tensor, rows: Rows) -> Tensor:
-        """[size, 3, heads, width] -> [size, heads, width]; behind the instances, anything finite."""
+    def __call__(self, qkv: Tensor, rows: Rows, *, first: bool = False) -> Tensor:
+        """[size, 3, heads, width] -> [size, heads, width]; behind the instances, anything finite.
+
+        Args:
+            first: only what each instance's first token makes of the others: [firsts, heads, width].
+        """
 
 
-def grouped(qkv: Tensor, rows: Rows) -> Tensor:
-    """Those of equal length, which are neighbours, go together through SDPA: any device, any dtype."""
-    mixed = torch.empty_like(qkv[:, 0])
-    for span, shape in rows.groups:
-        query, key, value = qkv[span].view(*shape, *qkv.shape[1:]).permute(2, 0, 3, 1, 4)
-        attended = scaled_dot_product_attention(query, key, value)  # [count, heads, length, width]
-        mixed[span].view(*shape, *mixed.shape[1:]).copy_(attended.transpose(1, 2))
-    mixed[rows.tokens :] = 0
-    return mixed
+def looped(qkv: Tensor, rows: Rows, *, first: bool = False) -> Tensor:
+    """One instance after another through SDPA: any device, any dtype.
+
+    An operation or two for each: a lane that competes for the interpreter waits for it as often.
+    """
+    query, key, value = qkv[: rows.tokens].permute(1, 2, 0, 3)[:, None].unbind()  # [1, heads, tokens, width]
+    asking, behind = rows.lengths, len(qkv) - rows.tokens
+    if first:
+        asking, behind = [1] * len(rows.lengths), len(rows.firsts) - len(rows.lengths)
+        query = query[:, :, rows.firsts[: len(asking)]]
+    parts = [query.split_with_sizes(asking, 2)]
+    parts += [part.split_with_sizes(rows.lengths, 2) for part in (key, value)]
+    mixed = [scaled_dot_product_attention(*one).transpose(1, 2) for one in zip(*parts, strict=True)]
+    return torch.cat([*mixed, qkv.new_zeros(1, behind, *qkv.shape[2:])], 1)[0]
 
 
-def varlen(qkv: Tensor, rows: Rows) -> Tensor:
+def varlen(qkv: Tensor, rows: Rows, *, first: bool = False) -> Tensor:
     """All in one flash kernel, which knows where each instance ends: CUDA, half precision."""
     query, key, value = qkv.unbind(1)
-    attended = varlen_attn(query, key, value, rows.ends, rows.ends, rows.longest, rows.longest)
+    ends, longest = rows.ends, rows.longest
+    if first:
+        query, longest = query[rows.firsts], 1
+        ends = torch.arange(len(rows.ends), dtype=torch.int32, device=ends.device)
+    attended = varlen_attn(query, key, value, ends, rows.ends, longest, rows.longest)
     assert isinstance(attended, Tensor)
     return attended
 
 
 def probabilities(qkv: Tensor, rows: Rows) -> list[Tensor]:
     """What the kernels compute and do not say: of each instance [heads, length, length]."""
-    found: list[Tensor] = []
-    for span, shape in rows.groups:
-        query, key, _ = qkv[span].view(*shape, *qkv.shape[1:]).permute(2, 0, 3, 1, 4)
-        found += (query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5).softmax(-1)
-    return found
-
-
-def _equal_lengths(lengths: Sequence[int]) -> Iterable[tuple[slice, tuple[int, int]]]:
-    """For each run of equal lengths: its tokens, and (instances, length)."""
-    runs = [(len(list(run)), length) for length, run in groupby(lengths)]
-    ends = accumulate((count * length for count, length in runs), initial=0)
-    for (start, end), shape in zip(pairwise(ends), runs, strict=True):
-        yield slice(start, end), shape
+    query, key, _ = qkv[: rows.tokens].permute(1, 2, 0, 3)  # [heads, tokens, width]
+    instances = zip(
+        query.split_with_sizes(rows.lengths, 1), key.split_with_sizes(rows.lengths, 1), strict=True
+    )
+    return [(one @ other.mT * one.shape[-1] ** -0.5).softmax(-1) for one, other in instances]
 
 
 def rounded(number: int, least: int = 8) -> int:

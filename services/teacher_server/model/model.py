@@ -13,7 +13,7 @@ from teacher_server.model.int8 import quantise
 from teacher_server.model.loading import AskedDType, Checkpoint, load_checkpoint
 from teacher_server.model.outputs import cut
 from teacher_server.model.prepacked import prepack
-from teacher_server.model.runtimes import Packed, choose_runtime
+from teacher_server.model.runtimes import Keep, Packed, choose_runtime
 
 CPU_TOKENS = 256  # of one thread in a batch: some ten sentences
 ACCELERATOR_TOKENS = 8192
@@ -136,7 +136,7 @@ class Model:
         with torch.inference_mode():
             states = self._forward(
                 [encoded[row] for row in order],
-                hidden=any(want.layers for want in wants),
+                keep=_kept(wants),
                 attentions=any(want.attentions for want in wants),
             )
             outputs = cut(states, [wants[row] for row in order])
@@ -154,4 +154,11 @@ class Model:
         (text,) = self._encoder([Instance("warm " * self.description.max_length)])
         with torch.inference_mode(), compiling(self._compiled):
             for count in (1, 2, max(1, self.best_tokens // text.tokens)):
-                self._forward([text] * count, hidden=False)
+                self._forward([text] * count, keep="nothing")
+
+
+def _kept(wants: Sequence[Want]) -> Keep:
+    hidden = [want for want in wants if want.layers]
+    if not hidden:
+        return "nothing"
+    return "first" if all(want.pooling == "cls" for want in hidden) else "all"

@@ -61,7 +61,8 @@ def _reduced(states: Tensor, lengths: list[int], want: Want) -> list[Array]:
 
 
 def _first(states: Tensor, lengths: list[int]) -> Tensor:
-    return states[[0, *accumulate(lengths[:-1])]]
+    """Of each instance, unless there is no more than that."""
+    return states if len(states) == len(lengths) else states[[0, *accumulate(lengths[:-1])]]
 
 
 def _mean(states: Tensor, lengths: list[int]) -> Tensor:

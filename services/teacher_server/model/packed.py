@@ -38,12 +38,19 @@ class PackedLayer(nn.Module):
         self.widen = nn.Sequential(widen, activation)
         self._heads, self._attend = heads, attend
 
-    def forward(self, states: Tensor, rows: Rows, weights: list[list[Tensor]] | None) -> Tensor:
-        """[size, hidden] -> the same; adds its attention probabilities to `weights`, where there is one."""
+    def forward(
+        self, states: Tensor, rows: Rows, weights: list[list[Tensor]] | None, *, first: bool = False
+    ) -> Tensor:
+        """[size, hidden] -> the same; adds its attention probabilities to `weights`, where there is one.
+
+        Args:
+            first: only what becomes of each instance's first token: [firsts, hidden].
+        """
         qkv = self.qkv(states).unflatten(-1, (3, self._heads, -1))
         if weights is not None:
             weights.append(probabilities(qkv, rows))
-        mixed = self.output(self._attend(qkv, rows).flatten(1))
+        mixed = self.output(self._attend(qkv, rows, first=first).flatten(1))
+        states = states[rows.firsts] if first else states
         states = self.attention_norm(mixed.add_(states))
         norm: Tensor = self.norm(self.narrow(self.widen(states)).add_(states))
         return norm
@@ -51,6 +58,8 @@ class PackedLayer(nn.Module):
 
 class PackedEncoder(nn.Module):
     """All layers, and of the last one's states each instance's first token: what classifiers read.
+
+    Where nobody wants more of the last layer than that, no more of it is computed.
 
     Attributes:
         as_torch: a layer as torch itself computes it, for attention probabilities: they show an error of
@@ -70,24 +79,30 @@ class PackedEncoder(nn.Module):
         hidden_states: Tensor,
         *_: Any,
         rows: Rows,
+        first: bool = False,
         kept: list[Tensor] | None = None,
         weights: list[list[Tensor]] | None = None,
         **__: Any,
     ) -> BaseModelOutputWithPastAndCrossAttentions:
-        """[1, size, hidden] -> [instances, 1, hidden].
+        """[1, size, hidden] -> [firsts, 1, hidden].
 
         Args:
-            kept: gets the states behind the embeddings and each layer, [size, hidden].
+            first: nobody wants more of a layer than each instance's first token: of the last one no more
+                is computed.
+            kept: gets the states behind the embeddings and each layer, [size, hidden]; with `first`
+                [firsts, hidden].
             weights: gets each layer's attention probabilities of each instance, [heads, length, length].
         """
         states = hidden_states[0]
+        layers = list(self.layers if weights is None else map(self.as_torch, self.layers))
+        for layer in layers:
+            if kept is not None:
+                kept.append(states[rows.firsts] if first else states)
+            states = layer(states, rows, weights, first=first and layer is layers[-1])
         if kept is not None:
             kept.append(states)
-        for layer in self.layers if weights is None else map(self.as_torch, self.layers):
-            states = layer(states, rows, weights)
-            if kept is not None:
-                kept.append(states)
-        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=states[rows.ends[:-1], None])
+        firsts = states if first else states[rows.firsts]
+        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=firsts[:, None])
 
 
 def pack(network: PreTrainedModel, attend: Attend) -> PackedEncoder:

@@ -13,12 +13,13 @@ from torch import Tensor
 from torch.nn.functional import pad
 from transformers import PreTrainedModel
 
-from teacher_server.model.attention import Attend, Rows, grouped, rounded, varlen
+from teacher_server.model.attention import Attend, Rows, looped, rounded, varlen
 from teacher_server.model.encoding import Encoded
 from teacher_server.model.loading import position_offset, type_count
 from teacher_server.model.packed import ENCODERS, pack
 
 Name = Literal["packed", "varlen", "padded"]
+Keep = Literal["nothing", "first", "all"]  # tokens of each instance whose states are wanted
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,8 @@ class States:
 
     Attributes:
         logits: [instances, classes].
-        layers: for each layer (0 = embeddings) [tokens, hidden], the instances one behind another;
-            empty if not asked for.
+        layers: for each layer (0 = embeddings) [tokens, hidden], the instances one behind another, or of
+            each the first token alone; empty if not asked for.
         lengths: tokens of each instance.
         attentions: for each layer (the first is 0 here) and instance [heads, tokens, tokens]; empty if not
             asked for.
@@ -47,7 +48,7 @@ class Runtime(Protocol):
     heads: int  # attention heads of each layer; 0 if it cannot say what they attend to
     compiled: bool  # whether the network is: then sizes are rounded; attentions are computed without it
 
-    def __call__(self, batch: Sequence[Encoded], *, hidden: bool, attentions: bool = False) -> States:
+    def __call__(self, batch: Sequence[Encoded], *, keep: Keep, attentions: bool = False) -> States:
         """One forward over a batch in ascending order of length."""
 
 
@@ -58,7 +59,7 @@ def choose_runtime(network: PreTrainedModel) -> Runtime:
     on_cpu, flash = network.device.type == "cpu", network.device.type == "cuda" and _half(network.dtype)
     if network.config.model_type not in ENCODERS or decodes or not (on_cpu or flash):
         return Padded(network)
-    return Packed(network, varlen if flash else grouped)
+    return Packed(network, varlen if flash else looped)
 
 
 def _half(dtype: torch.dtype) -> bool:
@@ -82,7 +83,7 @@ class Padded:
         """By trial: architectures differ in what they call attentions, and some have none."""
         with torch.inference_mode():
             try:
-                found = self([Encoded([self._pad + 1] * 3)], hidden=False, attentions=True).attentions
+                found = self([Encoded([self._pad + 1] * 3)], keep="nothing", attentions=True).attentions
             except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):
                 return 0
         shapes = {tuple(one.shape) for layer in found for one in layer}
@@ -90,7 +91,7 @@ class Padded:
         whole = len(found) == self._network.config.num_hidden_layers and shapes == {(heads, 3, 3)}
         return heads if whole else 0
 
-    def __call__(self, batch: Sequence[Encoded], *, hidden: bool, attentions: bool = False) -> States:
+    def __call__(self, batch: Sequence[Encoded], *, keep: Keep, attentions: bool = False) -> States:
         device, lengths = self._network.device, [encoded.tokens for encoded in batch]
         compiled = self.compiled and not attentions
         real = self._real(lengths, few=compiled)
@@ -105,9 +106,10 @@ class Padded:
             inputs["token_type_ids"] = types.to(device)
         run = self._network.forward if attentions else self._network
         with self._attending(attentions):  # states that nobody wants cost less than a second compiled graph
-            outputs = run(**inputs, output_hidden_states=hidden or compiled, output_attentions=attentions)
+            hidden = keep != "nothing" or compiled
+            outputs = run(**inputs, output_hidden_states=hidden, output_attentions=attentions)
         rows = real.to(device)
-        layers = tuple(states[rows] for states in outputs.hidden_states) if hidden else ()
+        layers = tuple(states[rows] for states in outputs.hidden_states) if keep != "nothing" else ()
         weights = [_cut_to(lengths, layer) for layer in outputs.attentions] if attentions else ()
         return States(outputs.logits[: len(batch)], layers, lengths, weights)
 
@@ -145,7 +147,7 @@ class Packed:
         self.name: Name = "varlen" if attend is varlen else "packed"
         self.encoder = pack(network, attend)
 
-    def __call__(self, batch: Sequence[Encoded], *, hidden: bool, attentions: bool = False) -> States:
+    def __call__(self, batch: Sequence[Encoded], *, keep: Keep, attentions: bool = False) -> States:
         device, lengths = self._network.device, [encoded.tokens for encoded in batch]
         ids = torch.tensor([[index for encoded in batch for index in encoded.ids]])
         inputs = {"input_ids": ids, "position_ids": self._positions(ids, lengths)}
@@ -155,11 +157,13 @@ class Packed:
         rows = Rows.of(lengths, device, few=compiled)
         more = rows.size - rows.tokens
         on_device = {name: pad(tensor, (0, more)).to(device) for name, tensor in inputs.items()}
-        kept: list[Tensor] | None = [] if hidden or compiled else None
+        first = keep != "all" and not compiled
+        kept: list[Tensor] | None = None if keep == "nothing" and not compiled else []
         weights: list[list[Tensor]] | None = [] if attentions else None
         run = self._network.forward if attentions else self._network
-        logits = run(**on_device, rows=rows, kept=kept, weights=weights).logits
-        layers = [states[: rows.tokens] for states in kept or () if hidden]
+        logits = run(**on_device, rows=rows, first=first, kept=kept, weights=weights).logits
+        wanted = len(batch) if first else rows.tokens
+        layers = [states[:wanted] for states in kept or () if keep != "nothing"]
         return States(logits[: len(batch)], tuple(layers), lengths, weights or ())
 
     def _positions(self, ids: Tensor, lengths: list[int]) -> Tensor:

@@ -31,7 +31,7 @@ def test_auto_takes_bfloat16_only_with_its_instructions(
     assert load_checkpoint(str(tiny("bert")), "cpu", "auto").dtype == dtype
 
 
-@pytest.mark.parametrize("kind", ["bert", "distilbert", "mpnet"])
+@pytest.mark.parametrize("kind", ["albert", "bert", "distilbert", "mpnet"])
 def test_int8_comes_near_whatever_the_company(kind: str, tiny: Any, plain: Any) -> None:
     model, alone = Model.load(str(tiny(kind)), dtype="int8", max_length=MAX_LENGTH), plain(tiny(kind))
     assert model.description.dtype == "int8"

@@ -16,12 +16,13 @@ from teacher_api.messages import Instance, Outputs, Pooling, Want
 from teacher_server.model import Model
 
 RUNTIMES = {
+    "albert": "padded",
     "bert": "packed",
     "camembert": "packed",
     "deberta-v2": "padded",
     "distilbert": "packed",
     "electra": "packed",
-    "mpnet": "padded",
+    "mpnet": "packed",
     "roberta": "packed",
     "xlm-roberta": "packed",
 }
@@ -134,7 +135,7 @@ def _close(got: Any, expected: Any) -> None:
     assert np.abs(got - expected).max() <= 1e-6 * max(1, np.abs(expected).max())
 
 
-@pytest.mark.parametrize("kind", ["bert", "mpnet"])
+@pytest.mark.parametrize("kind", ["albert", "bert", "mpnet"])
 def test_answers_do_not_depend_on_the_order(kind: str, tiny: Any) -> None:
     model = Model.load(str(tiny(kind)), max_length=MAX_LENGTH)
     encoded = model.encode([Instance("the cat " * count) for count in (9, 1, 4, 1, 7, 2)])
@@ -146,7 +147,7 @@ def test_answers_do_not_depend_on_the_order(kind: str, tiny: Any) -> None:
         np.testing.assert_allclose(one.hidden[3], other.hidden[3], atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["bert", "mpnet"])
+@pytest.mark.parametrize("kind", ["albert", "bert", "mpnet"])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_comes_near(kind: str, dtype: Any, tiny: Any, plain: Any) -> None:
     model = Model.load(str(tiny(kind)), dtype=dtype, max_length=MAX_LENGTH)

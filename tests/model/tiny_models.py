@@ -47,6 +47,7 @@ SIZES = {
 OWN_SIZES = {
     "distilbert": {"dim": 32, "n_layers": 3, "n_heads": 4, "hidden_dim": 64}
     | {name: SIZES[name] for name in ("max_position_embeddings", "initializer_range")},
+    "albert": SIZES | {"embedding_size": 16},
     "electra": SIZES | {"embedding_size": 16},
     "deberta-v2": SIZES | {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]},
 }
@@ -69,7 +70,7 @@ def make_tokenizer(kind: str, extra: tuple[str, ...] = ()) -> PreTrainedTokenize
         single=f"{cls} $A {sep}", pair=pair, special_tokens=[(t, vocabulary[t]) for t in (cls, sep)]
     )
     names = ["input_ids", "attention_mask"]
-    if kind in ("bert", "electra", "deberta-v2"):
+    if kind in ("albert", "bert", "electra", "deberta-v2"):
         names.insert(1, "token_type_ids")
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,

@@ -50,15 +50,16 @@ class Rows:
 class Attend(Protocol):
     """How tokens attend to one another."""
 
-    def __call__(self, qkv: Tensor, rows: Rows, *, first: bool = False) -> Tensor:
+    def __call__(self, qkv: Tensor, rows: Rows, *, bias: Tensor | None = None, first: bool = False) -> Tensor:
         """[size, 3, heads, width] -> [size, heads, width]; behind the instances, anything finite.
 
         Args:
+            bias: added to the scores of each instance, [heads, longest, longest].
             first: only what each instance's first token makes of the others: [firsts, heads, width].
         """
 
 
-def looped(qkv: Tensor, rows: Rows, *, first: bool = False) -> Tensor:
+def looped(qkv: Tensor, rows: Rows, *, bias: Tensor | None = None, first: bool = False) -> Tensor:
     """One instance after another through SDPA: any device, any dtype.
 
     An operation or two for each: a lane that competes for the interpreter waits for it as often.
@@ -68,14 +69,18 @@ def looped(qkv: Tensor, rows: Rows, *, first: bool = False) -> Tensor:
     if first:
         asking, behind = [1] * len(rows.lengths), len(rows.firsts) - len(rows.lengths)
         query = query[:, :, rows.firsts[: len(asking)]]
+    shapes = zip(asking, rows.lengths, strict=True)
+    biases = [None if bias is None else bias[:, :some, :length] for some, length in shapes]
     parts = [query.split_with_sizes(asking, 2)]
     parts += [part.split_with_sizes(rows.lengths, 2) for part in (key, value)]
-    mixed = [scaled_dot_product_attention(*one).transpose(1, 2) for one in zip(*parts, strict=True)]
+    instances = zip(*parts, biases, strict=True)
+    mixed = [scaled_dot_product_attention(*one).transpose(1, 2) for one in instances]
     return torch.cat([*mixed, qkv.new_zeros(1, behind, *qkv.shape[2:])], 1)[0]
 
 
-def varlen(qkv: Tensor, rows: Rows, *, first: bool = False) -> Tensor:
-    """All in one flash kernel, which knows where each instance ends: CUDA, half precision."""
+def varlen(qkv: Tensor, rows: Rows, *, bias: Tensor | None = None, first: bool = False) -> Tensor:
+    """All in one flash kernel, which knows where each instance ends: CUDA, half precision, without bias."""
+    assert bias is None
     query, key, value = qkv.unbind(1)
     ends, longest = rows.ends, rows.longest
     if first:
@@ -86,13 +91,14 @@ def varlen(qkv: Tensor, rows: Rows, *, first: bool = False) -> Tensor:
     return attended
 
 
-def probabilities(qkv: Tensor, rows: Rows) -> list[Tensor]:
+def probabilities(qkv: Tensor, rows: Rows, bias: Tensor | None) -> list[Tensor]:
     """What the kernels compute and do not say: of each instance [heads, length, length]."""
     query, key, _ = qkv[: rows.tokens].permute(1, 2, 0, 3)  # [heads, tokens, width]
-    instances = zip(
-        query.split_with_sizes(rows.lengths, 1), key.split_with_sizes(rows.lengths, 1), strict=True
-    )
-    return [(one @ other.mT * one.shape[-1] ** -0.5).softmax(-1) for one, other in instances]
+    found: list[Tensor] = []
+    for one, other in zip(*(part.split_with_sizes(rows.lengths, 1) for part in (query, key)), strict=True):
+        scores, length = one @ other.mT * one.shape[-1] ** -0.5, one.shape[1]
+        found.append((scores if bias is None else scores + bias[:, :length, :length]).softmax(-1))
+    return found
 
 
 def rounded(number: int, least: int = 8) -> int:

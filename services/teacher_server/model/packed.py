@@ -6,25 +6,31 @@ every other way to run a model, takes a tenth of the time of a single text, and 
 """
 
 from collections.abc import Callable, Sequence
+from types import MethodType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
+from transformers.modeling_outputs import (
+    BaseModelOutputWithPastAndCrossAttentions,
+    SequenceClassifierOutput,
+)
 
 from teacher_server.model.attention import Attend, Rows, probabilities
 
 # Where each architecture keeps its layers. Those listed compute position and type embeddings from the
-# ids given, hand keyword arguments down to their encoder, and classify by the first token.
+# ids given, hand keyword arguments down to their encoder (all but MPNet), and classify by the first token.
 ENCODERS = {
     "bert": "encoder",
     "camembert": "encoder",
     "distilbert": "transformer",
     "electra": "encoder",
+    "mpnet": "encoder",
     "roberta": "encoder",
     "xlm-roberta": "encoder",
 }
+BIASED = {"mpnet"}  # add to the scores what depends on the distance of two tokens: no flash kernel does
 
 
 class PackedLayer(nn.Module):
@@ -39,17 +45,24 @@ class PackedLayer(nn.Module):
         self._heads, self._attend = heads, attend
 
     def forward(
-        self, states: Tensor, rows: Rows, weights: list[list[Tensor]] | None, *, first: bool = False
+        self,
+        states: Tensor,
+        rows: Rows,
+        bias: Tensor | None,
+        weights: list[list[Tensor]] | None,
+        *,
+        first: bool = False,
     ) -> Tensor:
         """[size, hidden] -> the same; adds its attention probabilities to `weights`, where there is one.
 
         Args:
+            bias: of attention scores, [heads, longest, longest].
             first: only what becomes of each instance's first token: [firsts, hidden].
         """
         qkv = self.qkv(states).unflatten(-1, (3, self._heads, -1))
         if weights is not None:
-            weights.append(probabilities(qkv, rows))
-        mixed = self.output(self._attend(qkv, rows, first=first).flatten(1))
+            weights.append(probabilities(qkv, rows, bias))
+        mixed = self.output(self._attend(qkv, rows, bias=bias, first=first).flatten(1))
         states = states[rows.firsts] if first else states
         states = self.attention_norm(mixed.add_(states))
         norm: Tensor = self.norm(self.narrow(self.widen(states)).add_(states))
@@ -70,9 +83,11 @@ class PackedEncoder(nn.Module):
 
     def __init__(self, network: PreTrainedModel, attend: Attend) -> None:
         super().__init__()
-        layers, heads = _encoder(network).layer, network.config.num_attention_heads
-        assert isinstance(layers, nn.ModuleList)
-        self.layers = nn.ModuleList(PackedLayer(layer, heads, attend) for layer in layers)
+        encoder, heads = _encoder(network), network.config.num_attention_heads
+        assert isinstance(encoder.layer, nn.ModuleList)
+        self.layers = nn.ModuleList(PackedLayer(layer, heads, attend) for layer in encoder.layer)
+        encoder.layer = nn.ModuleList()  # their weights are here now
+        self._biased: Any = encoder if network.config.model_type in BIASED else None
 
     def forward(
         self,
@@ -93,23 +108,36 @@ class PackedEncoder(nn.Module):
                 [firsts, hidden].
             weights: gets each layer's attention probabilities of each instance, [heads, length, length].
         """
-        states = hidden_states[0]
+        states, bias = hidden_states[0], self._bias(hidden_states[:, : rows.longest])
         layers = list(self.layers if weights is None else map(self.as_torch, self.layers))
         for layer in layers:
             if kept is not None:
                 kept.append(states[rows.firsts] if first else states)
-            states = layer(states, rows, weights, first=first and layer is layers[-1])
+            states = layer(states, rows, bias, weights, first=first and layer is layers[-1])
         if kept is not None:
             kept.append(states)
         firsts = states if first else states[rows.firsts]
         return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=firsts[:, None])
+
+    def _bias(self, states: Tensor) -> Tensor | None:
+        """[1, longest, hidden] -> [heads, longest, longest], by the distance of two tokens alone."""
+        return None if self._biased is None else self._biased.compute_position_bias(states)[0]
 
 
 def pack(network: PreTrainedModel, attend: Attend) -> PackedEncoder:
     """Puts a PackedEncoder in the place of the network's own."""
     packed = PackedEncoder(network, attend)
     network.base_model.set_submodule(ENCODERS[network.config.model_type], packed)
+    if network.config.model_type == "mpnet":
+        network.forward = MethodType(_mpnet, network)
     return packed
+
+
+def _mpnet(network: Any, input_ids: Tensor, position_ids: Tensor, **given: Any) -> SequenceClassifierOutput:
+    """Its forward; transformers' own hands keyword arguments to nobody."""
+    embedded = network.mpnet.embeddings(input_ids=input_ids, position_ids=position_ids)
+    states = network.mpnet.encoder(embedded, **given).last_hidden_state
+    return SequenceClassifierOutput(logits=network.classifier(states))
 
 
 def _encoder(network: PreTrainedModel) -> nn.Module:
@@ -123,6 +151,10 @@ def _parts(layer: Any) -> tuple[tuple[nn.Linear, ...], tuple[nn.Module, ...]]:
         block, norms = layer.ffn, (layer.sa_layer_norm, layer.output_layer_norm)
         outputs = (attention.out_lin, block.lin1, block.activation, block.lin2)
         projections = (attention.q_lin, attention.k_lin, attention.v_lin)
+    elif hasattr(attention, "attn"):  # MPNet
+        block, norms, own = layer.intermediate, (attention.LayerNorm, layer.output.LayerNorm), attention.attn
+        outputs = (own.o, block.dense, block.intermediate_act_fn, layer.output.dense)
+        projections = (own.q, own.k, own.v)
     else:
         block, norms = layer.intermediate, (attention.output.LayerNorm, layer.output.LayerNorm)
         outputs = (attention.output.dense, block.dense, block.intermediate_act_fn, layer.output.dense)

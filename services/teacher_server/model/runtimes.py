@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from teacher_server.model.attention import Attend, Rows, looped, rounded, varlen
 from teacher_server.model.encoding import Encoded
 from teacher_server.model.loading import position_offset, type_count
-from teacher_server.model.packed import ENCODERS, pack
+from teacher_server.model.packed import BIASED, ENCODERS, pack
 
 Name = Literal["packed", "varlen", "padded"]
 Keep = Literal["nothing", "first", "all"]  # tokens of each instance whose states are wanted
@@ -56,8 +56,9 @@ def choose_runtime(network: PreTrainedModel) -> Runtime:
     """The fastest runtime that gives this architecture's values exactly on this device."""
     decodes = getattr(network.config, "is_decoder", False)
     # On an accelerator one kernel must do for a batch: without flash attention, that is the padded one.
-    on_cpu, flash = network.device.type == "cpu", network.device.type == "cuda" and _half(network.dtype)
-    if network.config.model_type not in ENCODERS or decodes or not (on_cpu or flash):
+    kind, on_cpu = network.config.model_type, network.device.type == "cpu"
+    flash = network.device.type == "cuda" and _half(network.dtype) and kind not in BIASED
+    if kind not in ENCODERS or decodes or not (on_cpu or flash):
         return Padded(network)
     return Packed(network, varlen if flash else looped)
 

@@ -62,7 +62,7 @@ class Attend(Protocol):
 def looped(qkv: Tensor, rows: Rows, *, bias: Tensor | None = None, first: bool = False) -> Tensor:
     """One instance after another through SDPA: any device, any dtype.
 
-    An operation or two for each: a lane that competes for the interpreter waits for it as often.
+    An operation or two for each: of a small batch what Python does around them is a part of the time.
     """
     query, key, value = qkv[: rows.tokens].permute(1, 2, 0, 3)[:, None].unbind()  # [1, heads, tokens, width]
     asking, behind = rows.lengths, len(qkv) - rows.tokens

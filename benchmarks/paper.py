@@ -6,7 +6,8 @@
 FOLDER has train.jsonl and validation.jsonl. Each command is printed before it runs, as you would type it.
 What is there is kept: encoders, teachers (MiniLM 6 x 384 is the small one, MPNet 12 x 768 the large), their
 answers, each recorded once, and finished cells. Cells and recorded logits are in docs/results, where every
-suite of a setting goes on; table5, figure6 and combined need hidden states too: large, they stay in runs.
+suite of a setting goes on; table5, figure6, combined and frontier-states need hidden states too: large, they
+stay in runs.
 """
 
 import os
@@ -23,7 +24,7 @@ BIN = Path(sys.executable).parent
 HERE = Path(__file__).parent
 ENVIRONMENT = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
 STUDENT_LAYERS = "3"
-HIDDEN = ("table5", "figure6", "combined")  # suites that learn from hidden states
+HIDDEN = ("table5", "figure6", "combined", "frontier-states")  # suites that learn from hidden states
 LAYERS = {"small": "2,4", "large": "4,8"}  # those of 6 and 12 that a student of 3 layers is matched to (skip)
 
 

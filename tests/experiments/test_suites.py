@@ -42,7 +42,7 @@ def check(of: DistillSettings) -> dict[str, str]:
 
 
 def test_the_suites_that_come_with_the_package() -> None:
-    assert {*NAMES, "appendix-c", "combined", "frontier"} == set(available())
+    assert {*NAMES, "appendix-c", "combined", "frontier", "frontier-states"} == set(available())
 
 
 def test_the_three_dynamics_alone_in_pairs_and_all_at_once(tmp_path: Path) -> None:

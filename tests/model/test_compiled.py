@@ -87,8 +87,10 @@ def _by_the_book(query: Tensor, key: Tensor, value: Tensor, ends: Tensor, *other
     for places, most, states in ((ends, longest, query), (key_ends, longest_key, key)):
         assert places[0] == 0 and places[-1] <= len(states) and places.dtype == torch.int32
         assert most >= places.diff().max() and places.diff().min() >= 0
-    whole = longest == longest_key and torch.equal(ends, key_ends)
-    assert whole or ends.tolist() == [*range(len(key_ends))]  # or one token of each instance
+    if not torch.equal(ends, key_ends):  # one token of each instance
+        assert longest == 1 and ends.tolist() == [*range(len(key_ends))]
+    else:
+        assert longest == longest_key
     mixed = torch.zeros_like(query)
     for (start, end), (first, last) in zip(pairwise(ends), pairwise(key_ends), strict=True):
         q, k, v = (one.transpose(0, 1) for one in (query[start:end], key[first:last], value[first:last]))

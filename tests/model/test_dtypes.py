@@ -79,6 +79,7 @@ def test_flash_kernel_is_given_what_sdpa_is(monkeypatch: pytest.MonkeyPatch) -> 
     def by_the_book(query: Tensor, key: Tensor, value: Tensor, *places: Any) -> Tensor:
         starts, key_starts, longest, longest_key = places
         assert starts.dtype == key_starts.dtype == torch.int32
+        assert starts is key_starts or starts.tolist() == [*range(len(key_starts))]  # one token of each
         assert (longest, longest_key) == (starts.diff().max(), key_starts.diff().max())
         each = []
         for (start, end), (first, last) in zip(pairwise(starts), pairwise(key_starts), strict=True):

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from teacher_api.messages import Instance, Outputs, Pooling, Want
 from teacher_server.model import Model
+from teacher_server.model.packed import PackedLayer
 
 RUNTIMES = {
     "albert": "padded",
@@ -100,6 +101,34 @@ def test_attentions_equal_the_plain_ones(kind: str, tiny: Any, plain: Any) -> No
             _close(answer.attentions[layer], alone.attentions(text)[layer - 1].numpy())
         if answer.logits is not None:
             _close(answer.logits, alone(text)[0].numpy())
+
+
+@pytest.mark.parametrize(
+    ("want", "tokens"),
+    [
+        (Want(), 8),  # three instances, rounded up
+        (Want(layers=(0, 3)), 8),
+        (Want(attentions=(3,)), 8),
+        (Want(layers=(3,), pooling="mean"), 32),  # 30 tokens, rounded up
+        (Want(layers=(3,), pooling="none"), 32),
+    ],
+)
+@pytest.mark.parametrize("kind", ["bert", "distilbert", "mpnet", "roberta"])
+def test_of_the_last_layer_only_what_is_wanted_is_computed(
+    kind: str, want: Want, tokens: int, tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, seen = Model.load(str(tiny(kind)), max_length=MAX_LENGTH), []
+    compute = PackedLayer.forward
+
+    def watched(layer: PackedLayer, *args: Any, **kwargs: Any) -> Any:
+        seen.append(len(states := compute(layer, *args, **kwargs)))
+        return states
+
+    monkeypatch.setattr(PackedLayer, "forward", watched)
+    encoded = model.encode([Instance("the cat " * count) for count in (9, 1, 2)])
+    assert [one.tokens for one in encoded] == [20, 4, 6]
+    model.run(encoded, [want, Want(), Want()])
+    assert seen == [32, 32, tokens]
 
 
 def _check(model: Model, alone: Callable[..., Any], questions: list[tuple[Instance, Want]]) -> None:

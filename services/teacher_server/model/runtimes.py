@@ -109,8 +109,8 @@ class Padded:
         with self._attending(attentions):  # states that nobody wants cost less than a second compiled graph
             hidden = keep != "nothing" or compiled
             outputs = run(**inputs, output_hidden_states=hidden, output_attentions=attentions)
-        rows = real.to(device)
-        layers = tuple(states[rows] for states in outputs.hidden_states) if keep != "nothing" else ()
+        wanted = (slice(len(batch)), 0) if keep == "first" else real.to(device)
+        layers = tuple(states[wanted] for states in outputs.hidden_states) if keep != "nothing" else ()
         weights = [_cut_to(lengths, layer) for layer in outputs.attentions] if attentions else ()
         return States(outputs.logits[: len(batch)], layers, lengths, weights)
 

@@ -179,6 +179,26 @@ def test_a_dry_run_asks_and_trains_nothing(small: SuiteSettings, tmp_path: Path,
     assert lines["together,"][2:] == ["9", "52", "28"]
 
 
+@pytest.mark.parametrize(("changed", "finished"), [({}, 2), ({"learning_rate": 0.5}, 0)])
+def test_a_dry_run_counts_as_finished_what_a_run_would(
+    small: SuiteSettings, tmp_path: Path, capsys, changed: dict[str, Any], finished: int
+) -> None:
+    """Table 5 of results that table 1 kept: KL only is its KD small, unless something else is changed."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for split in ("train", "validation"):
+        (folder / f"{split}.jsonl").write_text('{"text": "a", "label": "a"}\n{"text": "b", "label": "b"}')
+    given = {"rows": ["no KD", "KD small"], "data_sets": {"rte": str(folder)}, "seeds": [0]}
+    go(small.model_copy(update=given), Scored())
+    other = {"suite": "table5", "results": small.output / "results.jsonl", "dry_run": True}
+    table5 = SuiteSettings(**small.model_dump(exclude_unset=True) | given | other | {"rows": []} | changed)
+    go(table5, run := Scored())
+    said = capsys.readouterr().out.splitlines()
+    assert run.cells == []
+    assert sum("finished" in line for line in said) == finished
+    assert any(line.startswith(f"together, {4 - finished} cells") for line in said)
+
+
 def scored(seed: int, score: float) -> RunResult:
     return made_up("all", 1, seed, scores={"accuracy": score}, series={y: [0.2, 0.3, None] for y in READERS})
 

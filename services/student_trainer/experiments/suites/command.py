@@ -11,7 +11,7 @@ from rich.console import Console
 from student_trainer.alone import alone
 from student_trainer.config import DistillSettings, SuiteSettings
 from student_trainer.experiments.progress import Display
-from student_trainer.experiments.results import Results, SharedResults
+from student_trainer.experiments.results import SharedResults
 from student_trainer.experiments.suites import series, table
 from student_trainer.experiments.suites.forecast import forecast
 from student_trainer.experiments.suites.plan import Check, plan, recipes
@@ -41,12 +41,13 @@ def bench_suite(settings: SuiteSettings, run: Run, check: Check, console: Consol
     for sentence in planned.left_out:
         console.print(sentence, highlight=False)
     path = settings.results or settings.output / "results.jsonl"
+    # A name alone does not tell what is finished; where nothing is, a dry run needs no teacher that answers.
+    recipe_of = recipes(planned.cells, check) if path.exists() or not settings.dry_run else {}
+    results = SharedResults(path, recipe_of.get, partial(series.enough, planned.suite.figure))
     if settings.dry_run:
-        Console().print(forecast(planned, Results(path, lambda _: None)))
+        Console().print(forecast(planned, results))
         return
-    recipe_of = recipes(planned.cells, check)
     with alone(settings.output):
-        results = SharedResults(path, recipe_of.get, partial(series.enough, planned.suite.figure))
         with Display(planned.cells, results, console) as display:
             noted = _with_series(run, planned.suite.figure)
             for _ in sweep(planned.cells, noted, results, display, settings.keep_models):

@@ -7,7 +7,8 @@ FOLDER has train.jsonl and validation.jsonl. Each command is printed before it r
 What is there is kept: encoders, teachers (MiniLM 6 x 384 is the small one, MPNet 12 x 768 the large), their
 answers, each recorded once, and finished cells. Cells and recorded logits are in docs/results, where every
 suite of a setting goes on; table5, figure6, combined and frontier-states need hidden states too: large, they
-stay in runs.
+stay in runs. table4's general stage compares token by token: its student has the teacher's whole vocabulary,
+and asks the teacher itself, for no recording has attentions.
 """
 
 import os
@@ -25,6 +26,7 @@ HERE = Path(__file__).parent
 ENVIRONMENT = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
 STUDENT_LAYERS = "3"
 HIDDEN = ("table5", "figure6", "combined", "frontier-states")  # suites that learn from hidden states
+GENERAL = ("table4",)  # suites with a general stage
 LAYERS = {"small": "2,4", "large": "4,8"}  # those of 6 and 12 that a student of 3 layers is matched to (skip)
 
 
@@ -57,7 +59,7 @@ def main() -> None:
             run(sys.executable, HERE / "trim_vocabulary.py", encoders / "minilm-6", folder, trimmed)
         for size, encoder in (("small", "minilm-6"), ("large", "mpnet-12")):
             if size in chosen.teachers:
-                record(chosen, data, folder, size, encoders / encoder)
+                teach(chosen, data, folder, size, encoders / encoder)
     for data, folder in chosen.data.items():
         bench(chosen, data, folder)
 
@@ -78,18 +80,29 @@ def arguments() -> Namespace:
     return chosen
 
 
-def record(chosen: Namespace, data: str, folder: str, size: str, encoder: Path) -> None:
-    """The teacher's answers about all rows, and the teacher before them, where they are not there yet."""
-    recipe, name, recording = RECIPES[data], f"{data}-{size}", recordings(chosen) / f"{data}-{size}.rec"
-    teacher, work = chosen.work / "teachers" / name, chosen.work / f"{name}.part"
-    if recording.exists():
+def teach(chosen: Namespace, data: str, folder: str, size: str, encoder: Path) -> None:
+    """The teacher, and its answers about all rows where those are wanted; what is there already is kept."""
+    recording = recordings(chosen) / f"{data}-{size}.rec"
+    teacher, general = chosen.work / "teachers" / f"{data}-{size}", chosen.suite in GENERAL
+    if recording.exists() and not general:
         return
     if not (teacher / "result.json").exists():
-        epochs, rate = recipe.small if size == "small" else recipe.large
-        how = ["--epochs", epochs, "--learning-rate", rate, "--max-length", recipe.max_length]
-        how += ["--precision", chosen.precision, *chosen.rows]
-        kept = ["--metric", recipe.metric, "--resume", "--output", teacher]
-        trainer("finetune", "--data", folder, "--student", encoder, *how, *kept)
+        finetune(chosen, data, folder, size, encoder, teacher)
+    if not general:
+        record(chosen, folder, size, teacher, recording)
+
+
+def finetune(chosen: Namespace, data: str, folder: str, size: str, encoder: Path, teacher: Path) -> None:
+    recipe = RECIPES[data]
+    epochs, rate = recipe.small if size == "small" else recipe.large
+    how = ["--epochs", epochs, "--learning-rate", rate, "--max-length", recipe.max_length]
+    how += ["--precision", chosen.precision, *chosen.rows]
+    kept = ["--metric", recipe.metric, "--resume", "--output", teacher]
+    trainer("finetune", "--data", folder, "--student", encoder, *how, *kept)
+
+
+def record(chosen: Namespace, folder: str, size: str, teacher: Path, recording: Path) -> None:
+    work = chosen.work / f"{teacher.name}.part"
     wanted = ["--layers", LAYERS[size]] if chosen.suite in HIDDEN else []
     source = ["--data", folder, *chosen.rows, "--teacher", f"local:{teacher / 'model'}"]
     account = ["--answers", chosen.work / "recorded.sqlite"]  # the ledger: it has no place in a recording
@@ -102,14 +115,21 @@ def recordings(chosen: Namespace) -> Path:
     return chosen.work / "hidden" if chosen.suite in HIDDEN else chosen.results
 
 
+def address(chosen: Namespace, size: str) -> str:
+    """Of the teacher that a suite asks about {data}."""
+    if chosen.suite in GENERAL:
+        return f"local:{chosen.work}/teachers/{{data}}-{size}/model"
+    return f"recorded:{recordings(chosen)}/{{data}}-{size}.rec"
+
+
 def bench(chosen: Namespace, data: str, folder: str) -> None:
     recipe, work, setting = RECIPES[data], chosen.work, "label-free" if chosen.label_free else "labels"
     epochs, rate = recipe.student
-    teachers = [f"{size}=recorded:{recordings(chosen)}/{{data}}-{size}.rec" for size in chosen.teachers]
+    student = f"{work}/checkpoints/minilm-6{'' if chosen.suite in GENERAL else '-{data}'}"
     trainer(
         *("bench", "--suite", chosen.suite, "--data-sets", f"{data}={folder}"),
-        *("--teachers", ",".join(teachers)),
-        *("--student", f"{work}/checkpoints/minilm-6-{{data}}", "--student-layers", STUDENT_LAYERS),
+        *("--teachers", ",".join(f"{size}={address(chosen, size)}" for size in chosen.teachers)),
+        *("--student", student, "--student-layers", STUDENT_LAYERS),
         *("--max-length", recipe.max_length, "--epochs", epochs, "--learning-rate", rate),
         *("--precision", chosen.precision, *chosen.rows),
         *(["--no-use-labels"] if chosen.label_free else []),

@@ -27,6 +27,7 @@ ENVIRONMENT = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": os.environ
 STUDENT_LAYERS = "3"
 HIDDEN = ("table5", "figure6", "combined", "frontier-states")  # suites that learn from hidden states
 GENERAL = ("table4",)  # suites with a general stage
+IN_PROCESS = "128"  # tokens at which a teacher in process cuts, and so must its student there
 LAYERS = {"small": "2,4", "large": "4,8"}  # those of 6 and 12 that a student of 3 layers is matched to (skip)
 
 
@@ -125,12 +126,14 @@ def address(chosen: Namespace, size: str) -> str:
 def bench(chosen: Namespace, data: str, folder: str) -> None:
     recipe, work, setting = RECIPES[data], chosen.work, "label-free" if chosen.label_free else "labels"
     epochs, rate = recipe.student
-    student = f"{work}/checkpoints/minilm-6{'' if chosen.suite in GENERAL else '-{data}'}"
+    general = chosen.suite in GENERAL
+    student = f"{work}/checkpoints/minilm-6{'' if general else '-{data}'}"
+    max_length = IN_PROCESS if general else recipe.max_length
     trainer(
         *("bench", "--suite", chosen.suite, "--data-sets", f"{data}={folder}"),
         *("--teachers", ",".join(f"{size}={address(chosen, size)}" for size in chosen.teachers)),
         *("--student", student, "--student-layers", STUDENT_LAYERS),
-        *("--max-length", recipe.max_length, "--epochs", epochs, "--learning-rate", rate),
+        *("--max-length", max_length, "--epochs", epochs, "--learning-rate", rate),
         *("--precision", chosen.precision, *chosen.rows),
         *(["--no-use-labels"] if chosen.label_free else []),
         *("--check-rows", "0", "--price-book", "google-natural-language"),

@@ -80,6 +80,10 @@ def _options(max_bytes: int, connection_seconds: int) -> list[tuple[str, int]]:
     return [
         # The transport refuses with its own words; up to twice the limit the named error is sent.
         ("grpc.max_receive_message_length", 2 * max_bytes),
+        # It lets a caller whom it refuses wait, .1 to 1 s of its own accord, to slow a flood down; size limits
+        # promise an answer within 100 ms.
+        ("grpc.http.tarpit_min_duration_ms", 10),
+        ("grpc.http.tarpit_max_duration_ms", 50),
         ("grpc.max_send_message_length", max_bytes),
         ("grpc.so_reuseport", 0),  # a port in use must be an error
         # A client pings each second, to notice a server that hangs.

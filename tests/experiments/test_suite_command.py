@@ -273,7 +273,7 @@ def test_a_line_is_tested_against_random_at_the_same_ratio() -> None:
     ]
     assert table.findings([found])[:2] == [
         "rte: lc r=0.1 does best with 75.1 ± 10.1; +5.1 ± 0.1 over random r=0.1 (p = 0.00013).",
-        "rte: lc r=0.5 does best with 81.0 ± 1.0; -9.0 ± 1.0 over random r=0.5 (p = 0.0041).",
+        "rte: lc r=0.5 comes nearest with 81.0 ± 1.0; -9.0 ± 1.0 over random r=0.5 (p = 0.0041).",
     ]
     assert "the best of random at the same x, seed by seed" in " ".join(table.legend([found]))
 

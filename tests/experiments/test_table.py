@@ -27,7 +27,7 @@ def row(text: str, start: str) -> list[str]:
 def test_a_row_as_computed_by_hand() -> None:
     # entropy at .1: .90 + .032 · .55 = .9176 and .9276; Random: .911 and .921; full KD gains .04
     expected = ["entropy", "0.1", "92.3 ± 0.7 (2)", "+0.7 ± 0.0", "44 %", "200", "10 %", "160", "16 %", "160"]
-    expected += ["$245.85", "$78.04", "15.8 (two pass)", "14.7", "1:10", "10 %"]
+    expected += ["$245.85", "$78.04", "15.8 (two passes)", "14.7", "1:10", "10 %"]
     assert row(markdown(GRID), "entropy") == expected
 
 

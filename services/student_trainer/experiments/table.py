@@ -21,6 +21,18 @@ class Column:
     narrow: bool = True
 
 
+# What a run may compute, as tables name it.
+FORMULAS = {
+    "full": "full",
+    "eq10": "eq. 10",
+    "backward_on_all": "backward on all",
+    "two_pass_on_all": "two passes on all",
+    "two_pass": "two passes",
+    "random": "random",
+    "in_rounds": "in rounds",
+    "general": "general stage",
+}
+
 # Of any runs: what they asked, paid, computed and took.
 ASKED = [
     Column("asked", lambda line, _: _count(line, _asked), narrow=False),
@@ -186,7 +198,7 @@ def _bill(line: Runs, figure: Callable[[RunResult], float | None]) -> str:
 def _as_run(line: Runs) -> str:
     schemes = list(dict.fromkeys(run.scheme for run in line.runs))
     mean = line.mean(lambda run: run.flops.get(run.scheme))
-    return "" if mean is None else f"{mean:.3g} ({', '.join(schemes).replace('_', ' ')})"
+    return "" if mean is None else f"{mean:.3g} ({', '.join(FORMULAS[name] for name in schemes)})"
 
 
 def gflops(line: Runs, formula: str) -> str:

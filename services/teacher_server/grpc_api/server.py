@@ -80,8 +80,8 @@ def _options(max_bytes: int, connection_seconds: int) -> list[tuple[str, int]]:
     return [
         # The transport refuses with its own words; up to twice the limit the named error is sent.
         ("grpc.max_receive_message_length", 2 * max_bytes),
-        # It lets a caller whom it refuses wait, .1 to 1 s of its own accord, to slow a flood down; size limits
-        # promise an answer within 100 ms.
+        # Of its own accord it lets a caller whom it refuses wait for .1 to 1 s, to slow a flood down; ours
+        # are promised an answer within 100 ms.
         ("grpc.http.tarpit_min_duration_ms", 10),
         ("grpc.http.tarpit_max_duration_ms", 50),
         ("grpc.max_send_message_length", max_bytes),

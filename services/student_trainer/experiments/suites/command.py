@@ -47,11 +47,10 @@ def bench_suite(settings: SuiteSettings, run: Run, check: Check, console: Consol
     if settings.dry_run:
         Console().print(forecast(planned, results))
         return
-    with alone(settings.output):
-        with Display(planned.cells, results, console) as display:
-            noted = _with_series(run, planned.suite.figure)
-            for _ in sweep(planned.cells, noted, results, display, settings.keep_models):
-                publish(planned, results, recipe_of, settings.output)
+    with alone(settings.output), Display(planned.cells, results, console) as display:
+        noted = _with_series(run, planned.suite.figure)
+        for _ in sweep(planned.cells, noted, results, display, settings.keep_models):
+            publish(planned, results, recipe_of, settings.output)
     found = publish(planned, results, recipe_of, settings.output)
     Console().print(table.terminal(found))
     for sentence in table.findings(found):

@@ -16,6 +16,7 @@ from student_trainer.experiments.suites.summary import (
 from student_trainer.experiments.summary import distinct
 from student_trainer.experiments.table import (
     ASKED,
+    FORMULAS,
     TIME,
     Column,
     filled,
@@ -27,16 +28,6 @@ from student_trainer.experiments.table import (
     spread,
 )
 
-FORMULAS = {
-    "full": "full",
-    "eq10": "eq. 10",
-    "backward_on_all": "backward on all",
-    "two_pass_on_all": "two passes on all",
-    "two_pass": "two passes",
-    "random": "random",
-    "in_rounds": "in rounds",
-    "general": "general stage",
-}
 PAPER = "the paper"
 ENOUGH = 0.99
 
@@ -182,8 +173,9 @@ def _best(panel: Panel) -> list[str]:
 def _won(panel: Panel, best: Entry, comparison: Comparison) -> str:
     test = "no test" if comparison.p is None else f"p = {comparison.p:.2g}"
     which = f"{comparison.baseline}{'' if _in_lines(panel) else ', the best baseline'}"
+    verdict = "does best" if comparison.ahead.mean > 0 else "comes nearest"
     return (
-        f"{panel.data}: {best.row.name} does best with {spread(best.score)}; "
+        f"{panel.data}: {best.row.name} {verdict} with {spread(best.score)}; "
         f"{spread(comparison.ahead, signed=True)} over {which} ({test})."
     )
 

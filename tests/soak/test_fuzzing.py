@@ -100,7 +100,7 @@ def test_ten_thousand_cases_of_the_openapi(
 ) -> None:
     record_property("promise", "bad input never breaks it: OpenAPI")
     record_property("size", "schemathesis, 10,000 cases or more")
-    cases = explored(server, examples=10_000, folder=tmp_path)
+    cases = explored(server, examples=2_000, folder=tmp_path)  # of each operation
     record_property("result", f"{cases} cases, 0 faults")
     assert cases >= 10_000
 

@@ -136,7 +136,7 @@ class Gate:
             await _refusal(late, scope.get("path", ""), close=True)(scope, receive, send)
         except UnauthenticatedError as error:
             await _refusal(error, scope["path"], close=True)(scope, receive, send)
-        except TooLargeError as error:
+        except InvalidRequestError as error:
             # Not closed: uvicorn reads on and discards, so that the caller can read why.
             await _refusal(error, scope["path"])(scope, receive, send)
         else:
@@ -151,7 +151,15 @@ class Gate:
         OPERATION.set(headers.get(b"operation-id", ""))
 
     async def _body(self, scope: Message, receive: Receive) -> bytes:
-        announced = dict(scope["headers"]).get(b"content-length", b"0")
+        headers = dict(scope["headers"])
+        if (coding := headers.get(b"content-encoding", b"identity").lower()) != b"identity":
+            raise InvalidRequestError(
+                "request bodies are not decompressed: send them as they are",
+                field="content-encoding",
+                value=coding.decode("latin-1"),
+                limit="identity",
+            )
+        announced = headers.get(b"content-length", b"0")
         self._check_size(int(announced) if announced.isdigit() else 0)
         body, more = bytearray(), True
         while more:

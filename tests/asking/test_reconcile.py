@@ -88,6 +88,7 @@ def test_what_differs_is_said(
         f"run run-x, teacher {teacher[:12]}: units 0 here, 5 charged\n"
         "1 run(s) compared, 2 difference(s)\n"
     )
+    assert told_by_reconcile(answers, changed, "--key", "mien") == 2  # mistyped, it would agree with anything
     for none in ("{}", "a", '{"time": '[:5]):
         changed.write_text(f"{none}\n")
         assert told_by_reconcile(answers, changed) == 2

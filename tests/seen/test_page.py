@@ -69,6 +69,7 @@ def test_it_follows_what_the_server_does(new_server: StartServer, page: Page, tm
     until(page, "answered", "7")
     until(page, "usage.queries", "4")
     until(page, "usage.free", "3")
+    until(page, "usage.usd", "no price")
     until(page, "hits", "43%")
     assert float(figure(page, "rate")) > 0
     assert before is not None

@@ -1,5 +1,6 @@
 """Promise 13 and the server's side of 14: never over budget, never charged twice, in memory and in Redis."""
 
+import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -184,6 +185,31 @@ async def test_a_redis_that_evicts_is_warned_of(
     redis_server.kill()
     await budgets.look()  # said in the log, and no reason not to start
     assert "the budgets cannot be reached" in caplog.text
+    await budgets.close()
+
+
+@pytest.mark.parametrize("kept", ["yes", "no"])
+async def test_a_redis_that_forgets_is_warned_of(
+    redis_server: RedisProcess, kept: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Redis.from_url(redis_server.url) as redis:
+        redis.config_set("appendonly", kept)
+    budgets = RedisBudgets(redis_server.url, TARIFF)
+    await budgets.look()
+    assert ("set its appendonly to yes" in caplog.text) is (kept == "no")
+    await budgets.close()
+
+
+async def test_a_redis_that_is_back_refuses_nobody(redis_server: RedisProcess) -> None:
+    """None of the connections from before is used again, however many there were."""
+    budgets = RedisBudgets(redis_server.url, TARIFF)
+    asks = [ask_of(f"key {number}", Limits(), "", [1], [1]) for number in range(32)]
+    await asyncio.gather(*[budgets.reserve(ask) for ask in asks])
+    redis_server.kill()
+    redis_server.start()
+    await asyncio.sleep(0.1)  # until their ends are seen here
+    for ask in asks:
+        assert (await budgets.reserve(ask)).ticket
     await budgets.close()
 
 

@@ -30,7 +30,6 @@ Change = Callable[[RedisProcess], object]
 AWAY: dict[str, tuple[Change, Change]] = {
     "dead": (RedisProcess.kill, RedisProcess.start),
     "hung": (lambda running: running.signal(signal.SIGSTOP), lambda running: running.signal(signal.SIGCONT)),
-    "restarted": (lambda running: (running.kill(), running.start()), lambda running: None),
 }
 
 
@@ -45,6 +44,30 @@ async def test_without_redis_it_costs_little_then_nothing_and_recovers(
     await costs_little_then_nothing(cache, keys)
     comes_back(redis_server)
     await recovers(cache)
+
+
+async def test_a_restarted_redis_is_used_at_once(redis_server: RedisProcess, make_cache: MakeCache) -> None:
+    cache = make_cache(redis_server.url)
+    keys = await stored(cache, 8)
+    redis_server.kill()
+    redis_server.start()
+    started = time.monotonic()
+    assert await cache.get_many(keys) == [None] * len(keys)  # it keeps nothing over a restart
+    assert time.monotonic() - started < 0.25 + 0.25
+    await recovers(cache)
+
+
+async def test_that_redis_is_back_is_seen_where_nobody_asks(
+    redis_server: RedisProcess, make_cache: MakeCache
+) -> None:
+    cache = make_cache(redis_server.url)
+    redis_server.kill()
+    await cache.get_many([key(0)])
+    assert not cache.available
+    redis_server.start()
+    assert cache._probe is not None
+    await asyncio.wait_for(cache._probe, RECOVERY_SECONDS)
+    assert cache.available
 
 
 @pytest.mark.parametrize("fault", ["throttled", "swallowed", "truncated", "garbage", "cut"])

@@ -1,5 +1,6 @@
 """Bad input is refused by name, with field, value and limit, the same over both faces; nothing breaks."""
 
+import gzip
 from typing import Any
 
 import httpx
@@ -36,6 +37,14 @@ REFUSED: dict[str, tuple[dict[str, Any], tuple[str, str, str]]] = {
         ("instances[0].tokens.type_ids", "1", "2"),
     ),
 }
+
+
+@pytest.mark.parametrize(("path", "status"), [("/v1/predict", 422), ("/v2/models/any/infer", 400)])
+def test_a_compressed_body_is_refused_by_its_name(server: ServerProcess, path: str, status: int) -> None:
+    body, headers = gzip.compress(b"{}"), {"content-encoding": "gzip"}
+    response = httpx.post(server.url + path, content=body, headers=headers)
+    assert response.status_code == status
+    assert all(word in response.text for word in ("content-encoding", "gzip", "send them as they are"))
 
 
 @pytest.mark.parametrize("case", REFUSED)

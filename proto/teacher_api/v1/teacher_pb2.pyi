@@ -682,7 +682,7 @@ class GetUsageResponse(_message.Message):
     units: _builtins.int
     """Units of the server's price book charged in the period."""
     usd: _builtins.str
-    """Dollars charged in the period, as an exact decimal number."""
+    """Dollars charged in the period, as an exact decimal number; empty where the server has no price book."""
     remaining_units: _builtins.int
     """Units and dollars that may still be charged in this period; absent when there is no limit."""
     remaining_usd: _builtins.str

@@ -5,6 +5,7 @@ every value proves by its seal which question it answers.
 """
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -67,6 +68,7 @@ class RedisCache:
         self._breaker = Breaker()
         self._line: Line | None = None
         self._running: set[asyncio.Task[Any]] = set()
+        self._probe: asyncio.Task[None] | None = None
 
     @property
     def available(self) -> bool:
@@ -103,9 +105,22 @@ class RedisCache:
 
     def _note(self, fault: str) -> None:
         if fault:
-            self._breaker.failed(fault)
+            self._failed(fault)
         else:
             self._breaker.succeeded()
+
+    def _failed(self, fault: str) -> None:
+        self._breaker.failed(fault)
+        if self._probe is None or self._probe.done():
+            self._probe = asyncio.create_task(self._until_back())
+
+    async def _until_back(self) -> None:
+        """Where nobody asks, nobody would notice that it is back, and its alert would stay."""
+        while not self._breaker.closed:
+            await asyncio.sleep(REST_SECONDS)
+            with contextlib.suppress(Exception):  # as in _guarded
+                await self._redis.ping()
+                self._breaker.succeeded()
 
     def put_many(self, pairs: Pairs) -> None:
         self._front.put_many(pairs)
@@ -129,7 +144,7 @@ class RedisCache:
             _refused(error)
             return None
         except Exception as error:  # a corrupt reply can raise anything out of the parser
-            self._breaker.failed(type(error).__name__)
+            self._failed(type(error).__name__)
             return None
         self._breaker.succeeded()
         return result
@@ -144,6 +159,8 @@ class RedisCache:
     async def close(self) -> None:
         if self._running:
             await asyncio.wait(self._running, timeout=2 * PATIENCE_SECONDS)
+        if self._probe is not None:
+            self._probe.cancel()
         if self._line is not None:
             await self._line.close()
         await self._redis.aclose()

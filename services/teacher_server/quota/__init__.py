@@ -172,7 +172,7 @@ class Quota:
             period=period,
             queries=spent.queries,
             units=spent.units,
-            usd=dollars(spent.nano),
+            usd="" if self._tariff is UNPRICED else dollars(spent.nano),
             remaining=_left(limits.queries, spent.queries + spent.flying_queries),
             remaining_units=_left(limits.units, spent.units + spent.flying_units),
             remaining_usd=None if nano is None else dollars(max(0, nano - spent.nano)),

@@ -79,12 +79,16 @@ class RedisBudgets:
         return Spent(**{name: int(found.get(name.encode(), 0)) for name in names})
 
     async def look(self) -> None:
-        """Warns of a Redis that evicts; one that cannot be reached has been said to be."""
+        """Warns of a Redis that evicts or forgets; one that cannot be reached has been said to be."""
         with contextlib.suppress(NotReadyError):
-            policy = (await self._guarded(self._redis.info("memory"))).get("maxmemory_policy")
+            found = await self._guarded(self._redis.info())
+            policy, kept = found.get("maxmemory_policy"), found.get("aof_enabled")
             if policy != "noeviction":
                 remedy = "set its maxmemory-policy to noeviction, or name another"
                 log.warning("the budgets' Redis may forget them: %s", remedy, extra={"policy": policy})
+            if not kept:
+                remedy = "what was spent may be granted again after its restart; set its appendonly to yes"
+                log.warning("the budgets' Redis keeps no append-only file: %s", remedy)
 
     async def close(self) -> None:
         if self._running:

@@ -38,6 +38,9 @@ OPERATION: ContextVar[str] = ContextVar("operation", default="")
 log = logging.getLogger(__name__)
 
 
+EXACT = 2**53  # up to here Redis's Lua, which has doubles alone, counts exactly; dollars in billionths
+
+
 class KeysError(ValueError):
     """The file of keys, or what is to be done to it, is wrong: names it and the remedy."""
 
@@ -51,9 +54,9 @@ class Limits(Strict):
 
     texts_per_second: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     texts_in_flight: Annotated[int, Field(gt=0)] | None = None
-    queries: Annotated[int, Field(ge=0)] | None = None
-    units: Annotated[int, Field(ge=0)] | None = None
-    usd: Annotated[Decimal, Field(ge=0, decimal_places=9)] | None = None
+    queries: Annotated[int, Field(ge=0, le=EXACT)] | None = None
+    units: Annotated[int, Field(ge=0, le=EXACT)] | None = None
+    usd: Annotated[Decimal, Field(ge=0, le=EXACT // 10**9, decimal_places=9)] | None = None
     per: Period = "month"
 
 

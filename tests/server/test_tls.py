@@ -80,7 +80,9 @@ async def reach(request: pytest.FixtureRequest, mutual: ServerProcess) -> AsyncI
         await one.close()
 
 
-async def test_only_who_is_trusted_is_let_in(reach, pki: Pki) -> None:  # type: ignore[no-untyped-def]
+async def test_only_who_is_trusted_is_let_in(  # type: ignore[no-untyped-def]
+    reach, pki: Pki, caplog: pytest.LogCaptureFixture
+) -> None:
     good, past = pki.client(pki.clients, "good"), datetime.now(UTC) - HOUR
     assert (await reach(pki.ca, good).describe()).labels
     refused = {
@@ -96,6 +98,9 @@ async def test_only_who_is_trusted_is_let_in(reach, pki: Pki) -> None:  # type: 
         assert isinstance(error.value, NotReadyError), why
     with pytest.raises(NotReadyError, match="STUDENT_TEACHER_CERTIFICATE"):  # what a trainer is told
         await Client.over(refused["no certificate"], Patience(connect_seconds=0))
+    with pytest.raises(NotReadyError, match="STUDENT_TEACHER_CA"):
+        await Client.over(reach(pki.write("foreign", pki.foreign.cert_pem), good))
+    assert "asking the teacher again" not in caplog.text  # no wait makes a certificate another's
 
 
 async def test_a_reload_under_load_drops_no_call(reach, pki: Pki) -> None:  # type: ignore[no-untyped-def]

@@ -19,6 +19,7 @@ WHY_NOT = (
     "is it there, and does it speak TLS as the address says (grpcs://, https://)? "
     "For certificates set STUDENT_TEACHER_CA and STUDENT_TEACHER_CERTIFICATE"
 )
+UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"  # in both transports' words: another authority's, which no wait mends
 MAX_BYTES = 6 * 2**20  # of one request or its answer: below the 8 MiB that a message may have
 
 
@@ -69,7 +70,8 @@ class Client:
             try:
                 return cls(teacher, await teacher.describe(), patience)
             except TeacherError as error:
-                if not _may_pass(error) or not await tries.pause([error]):
+                hopeless = UNTRUSTED in error.message or not _may_pass(error)
+                if hopeless or not await tries.pause([error]):
                     await teacher.close()
                     if isinstance(error, NotReadyError):  # a broken handshake does not say what to do
                         raise NotReadyError(f"{error.message}; {WHY_NOT}") from error

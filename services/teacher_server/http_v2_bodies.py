@@ -6,7 +6,7 @@ An infer body is read by hand, since binary tensors may follow its JSON; so it i
 from collections.abc import Iterable
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from teacher_server.http_bodies import AtMost4096, Body
 from teacher_server.open_inference.reading import DTYPES, INPUTS, LAYERS, OUTPUTS, POOLINGS
@@ -14,8 +14,23 @@ from teacher_server.open_inference.reading import DTYPES, INPUTS, LAYERS, OUTPUT
 HEAD_BYTES = "inference-header-content-length"
 BINARY = "application/octet-stream"
 
+
+def _says(remedy: str) -> WrapValidator:
+    """Of a value that may be one of several kinds: one word of ours for pydantic's about each of them."""
+
+    def checked(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return check(value)
+        except ValidationError:
+            raise ValueError(remedy) from None
+
+    return WrapValidator(checked)
+
+
 Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
-Parameters = Annotated[dict[str, bool | Int64 | float | str], Field(max_length=64)]
+Parameter = Annotated[bool | Int64 | float | str, _says('give true, false, a number or a text, as "0,2,4"')]
+Text = Annotated[str | AtMost4096[str], _says("texts are BYTES: give strings")]
+Parameters = Annotated[dict[str, Parameter], Field(max_length=64)]
 
 
 def _known(**names: dict[str, Any]) -> Any:
@@ -36,7 +51,7 @@ class InputBody(Body):
     datatype: str = _one_of(["BYTES"])
     shape: AtMost4096[Int64] = Field(description="[n] or [n, 1]")
     parameters: Parameters = _known(binary_data_size={"type": "integer", "minimum": 0})
-    data: AtMost4096[str | AtMost4096[str]] | None = None
+    data: AtMost4096[Text] | None = None
 
 
 class OutputBody(Body):

@@ -321,6 +321,26 @@ def test_malformed_bodies_are_refused(triton: Triton, http: httpx.Client, case: 
     assert response.json()["error"]
 
 
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"parameters": {"layers": [1, 2]}}, ('as "0,2,4"', "field parameters.layers)")),
+        (
+            {"inputs": [{"name": "text", "datatype": "FP32", "shape": [1], "data": [1.5]}]},
+            ("texts are BYTES", "inputs[0].data[0]"),
+        ),
+    ],
+)
+def test_a_value_of_another_kind_is_told_once(
+    triton: Triton, http: httpx.Client, changed: dict[str, Any], told: tuple[str, ...]
+) -> None:
+    """In one word of ours, not in pydantic's about each kind that it might have been."""
+    text = {"name": "text", "datatype": "BYTES", "shape": [1], "data": ["a"]}
+    response = http.post(f"/v2/models/{triton.model}/infer", json={"inputs": [text]} | changed)
+    assert response.status_code == 400
+    assert all(word in response.json()["error"] for word in told), response.text
+
+
 def test_who_is_not_there_is_named(stub: GRPCInferenceServiceStub) -> None:
     with pytest.raises(grpc.RpcError) as refused:
         stub.ModelMetadata(pb.ModelMetadataRequest(name="another"), timeout=PATIENCE_SECONDS)

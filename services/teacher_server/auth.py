@@ -30,15 +30,13 @@ Scope = Literal["predict", "hidden", "admin"]
 Period = Literal["day", "month"]
 
 PREFIX = 8  # characters by which a secret is looked up; they say nothing about the rest
+EXACT = 2**53 - 1  # to here Redis's Lua, which has doubles alone, counts exactly; dollars in billionths
 SECRET = re.compile(r"dkd_([0-9a-f]{8})_[\w-]{43}")
 
 CALLER: ContextVar[str] = ContextVar("caller", default=OPEN)  # set by each face before anything is read
 OPERATION: ContextVar[str] = ContextVar("operation", default="")
 
 log = logging.getLogger(__name__)
-
-
-EXACT = 2**53  # up to here Redis's Lua, which has doubles alone, counts exactly; dollars in billionths
 
 
 class KeysError(ValueError):
@@ -121,8 +119,9 @@ def read(path: Path) -> KeyFile:
         remedy = f"make it by `teacher-server keys create NAME --keys {path}`"
         raise KeysError(f"keys = {str(path)!r}: {error.strerror}; {remedy}") from None
     except ValidationError as error:
-        places = ", ".join(".".join(map(str, fault["loc"])) or "the file" for fault in error.errors())
-        raise KeysError(f"keys = {str(path)!r}: not a file of keys, see {places}") from None
+        faults = [(".".join(map(str, fault["loc"])) or "the file", fault["msg"]) for fault in error.errors()]
+        told = "; ".join(f"{place}: {why}" for place, why in faults)
+        raise KeysError(f"keys = {str(path)!r}: not a file of keys, see {told}") from None
 
 
 def write(path: Path, content: KeyFile) -> None:

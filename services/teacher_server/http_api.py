@@ -152,19 +152,14 @@ class Gate:
 
     async def _body(self, scope: Message, receive: Receive) -> bytes:
         headers = dict(scope["headers"])
-        if (coding := headers.get(b"content-encoding", b"identity").lower()) != b"identity":
-            raise InvalidRequestError(
-                "request bodies are not decompressed: send them as they are",
-                field="content-encoding",
-                value=coding.decode("latin-1"),
-                limit="identity",
-            )
         announced = headers.get(b"content-length", b"0")
         self._check_size(int(announced) if announced.isdigit() else 0)
         body, more = bytearray(), True
         while more:
             message = await receive()
             body += message.get("body", b"")
+            if body:
+                _check_coding(headers.get(b"content-encoding", b"identity"))
             more = message.get("more_body", False)
             self._check_size(len(body))
         return bytes(body)
@@ -189,6 +184,16 @@ class Gate:
                 answer.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await answer
+
+
+def _check_coding(coding: bytes) -> None:
+    if coding.lower() != b"identity":
+        raise InvalidRequestError(
+            "request bodies are not decompressed: send them as they are",
+            field="content-encoding",
+            value=coding.decode("latin-1"),
+            limit="identity",
+        )
 
 
 class InOurLoop(uvicorn.Server):

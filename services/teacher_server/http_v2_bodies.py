@@ -28,8 +28,10 @@ def _says(remedy: str) -> WrapValidator:
 
 
 Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
-Parameter = Annotated[bool | Int64 | float | str, _says('give true, false, a number or a text, as "0,2,4"')]
-Text = Annotated[str | AtMost4096[str], _says("texts are BYTES: give strings")]
+Parameter = Annotated[
+    bool | Int64 | float | str, _says('give true, false, a number or a text, layers as "0,2"')
+]
+Text = Annotated[str | AtMost4096[str], _says("texts are BYTES: give a string, or a list of at most 4096")]
 Parameters = Annotated[dict[str, Parameter], Field(max_length=64)]
 
 

@@ -64,7 +64,7 @@ def _scopes(text: str) -> list[Scope]:
     if wrong := [scope for scope in wanted if scope not in known]:
         raise KeysError(f"scopes = {text!r}: no such scope as {wrong[0]!r}; there are {', '.join(known)}")
     if "hidden" in wanted and "predict" not in wanted:
-        raise KeysError(f"scopes = {text!r}: a key of hidden alone may ask nothing; give predict,hidden")
+        raise KeysError(f"scopes = {text!r}: hidden needs predict beside it, or nothing may be asked")
     return [scope for scope in known if scope in wanted]
 
 

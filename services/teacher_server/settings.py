@@ -101,7 +101,7 @@ class Settings(BaseSettings):
     )
     budget: str = Field(
         "memory",
-        description="memory, redis://… or rediss://…: the keys' accounts; it must not evict, and keep an AOF",
+        description="memory, redis://… or rediss://…: the keys' accounts; it must keep an AOF and not evict",
     )
     price_book: str | None = Field(
         None, description="what charges are priced at: a book that comes with us, or the path of your own"

@@ -70,7 +70,10 @@ async def test_what_is_asked_again_is_charged_once(
 
 
 def test_what_differs_is_said(
-    charging: tuple[ServerProcess, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    charging: tuple[ServerProcess, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     _, log = charging
     lines = [json.loads(line) for line in log.read_text().splitlines()]
@@ -88,7 +91,8 @@ def test_what_differs_is_said(
         f"run run-x, teacher {teacher[:12]}: units 0 here, 5 charged\n"
         "1 run(s) compared, 2 difference(s)\n"
     )
-    assert told_by_reconcile(answers, changed, "--key", "mien") == 2  # mistyped, it would agree with anything
+    told_by_reconcile(answers, changed, "--key", "mien")
+    assert "'mien' has no charge in these logs; mistyped, or not charged yet" in caplog.text
     for none in ("{}", "a", '{"time": '[:5]):
         changed.write_text(f"{none}\n")
         assert told_by_reconcile(answers, changed) == 2

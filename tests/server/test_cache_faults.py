@@ -49,12 +49,15 @@ async def test_without_redis_it_costs_little_then_nothing_and_recovers(
 async def test_a_restarted_redis_is_used_at_once(redis_server: RedisProcess, make_cache: MakeCache) -> None:
     cache = make_cache(redis_server.url)
     keys = await stored(cache, 8)
+    assert None not in await cache.get_many(keys)
     redis_server.kill()
     redis_server.start()
-    started = time.monotonic()
+    await asyncio.sleep(0.1)  # until its connections' ends are seen here
     assert await cache.get_many(keys) == [None] * len(keys)  # it keeps nothing over a restart
-    assert time.monotonic() - started < 0.25 + 0.25
-    await recovers(cache)
+    cache.put_many([(keys[0], outputs(0))])
+    await asyncio.wait(cache._running)
+    assert cache.available
+    assert same((await cache.get_many(keys))[0], 0)
 
 
 async def test_that_redis_is_back_is_seen_where_nobody_asks(
@@ -68,6 +71,18 @@ async def test_that_redis_is_back_is_seen_where_nobody_asks(
     assert cache._probe is not None
     await asyncio.wait_for(cache._probe, RECOVERY_SECONDS)
     assert cache.available
+
+
+async def test_nothing_is_left_of_a_closed_cache(redis_server: RedisProcess, make_cache: MakeCache) -> None:
+    cache = make_cache(redis_server.url)
+    await stored(cache, 1)
+    redis_server.signal(signal.SIGSTOP)
+    waiting = asyncio.create_task(cache.get_many([key(0)]))
+    await asyncio.sleep(0.05)
+    await cache.close()
+    await waiting
+    redis_server.signal(signal.SIGCONT)
+    assert cache._probe is None or cache._probe.done()
 
 
 @pytest.mark.parametrize("fault", ["throttled", "swallowed", "truncated", "garbage", "cut"])

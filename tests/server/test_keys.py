@@ -109,7 +109,7 @@ def test_the_commands_make_list_and_end_keys(tmp_path: Path) -> None:
         (("create", "UPPER"), "name = 'UPPER'"),
         (("create", "open"), "name = 'open': taken"),
         (("create", "a", "--scopes", "all"), "no such scope as 'all'"),
-        (("create", "a", "--scopes", "hidden"), "a key of hidden alone may ask nothing"),
+        (("create", "a", "--scopes", "hidden"), "hidden needs predict beside it"),
         (("create", "a", "--usd", "1e400"), "less than or equal to 9007199"),
         (("create", "a", "--queries", "-1"), "queries = '-1'"),
         (("create", "a", "--per", "year"), "per = 'year'"),

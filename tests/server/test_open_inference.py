@@ -324,7 +324,7 @@ def test_malformed_bodies_are_refused(triton: Triton, http: httpx.Client, case: 
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        ({"parameters": {"layers": [1, 2]}}, ('as "0,2,4"', "field parameters.layers)")),
+        ({"parameters": {"layers": [1, 2]}}, ('layers as "0,2"', "field parameters.layers)")),
         (
             {"inputs": [{"name": "text", "datatype": "FP32", "shape": [1], "data": [1.5]}]},
             ("texts are BYTES", "inputs[0].data[0]"),

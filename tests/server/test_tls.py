@@ -100,7 +100,7 @@ async def test_only_who_is_trusted_is_let_in(  # type: ignore[no-untyped-def]
         await Client.over(refused["no certificate"], Patience(connect_seconds=0))
     with pytest.raises(NotReadyError, match="STUDENT_TEACHER_CA"):
         await Client.over(reach(pki.write("foreign", pki.foreign.cert_pem), good))
-    assert "asking the teacher again" not in caplog.text  # no wait makes a certificate another's
+    assert "asking the teacher again" not in caplog.text
 
 
 async def test_a_reload_under_load_drops_no_call(reach, pki: Pki) -> None:  # type: ignore[no-untyped-def]

@@ -19,7 +19,7 @@ WHY_NOT = (
     "is it there, and does it speak TLS as the address says (grpcs://, https://)? "
     "For certificates set STUDENT_TEACHER_CA and STUDENT_TEACHER_CERTIFICATE"
 )
-UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"  # in both transports' words: another authority's, which no wait mends
+UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"  # in both transports' words: of another authority or name, or expired
 MAX_BYTES = 6 * 2**20  # of one request or its answer: below the 8 MiB that a message may have
 
 

@@ -5,7 +5,6 @@ every value proves by its seal which question it answers.
 """
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -22,6 +21,7 @@ from teacher_server.redis_client import connection_of, redis_client
 SOCKET_SECONDS = 0.2
 PATIENCE_SECONDS = 0.25  # the most that a request ever waits for Redis
 REST_SECONDS = 2.0  # how long a Redis that failed is left alone
+PROBE_SECONDS = 2.5
 KEY_PREFIX = b"dkd:"
 
 log = logging.getLogger(__name__)
@@ -69,6 +69,7 @@ class RedisCache:
         self._line: Line | None = None
         self._running: set[asyncio.Task[Any]] = set()
         self._probe: asyncio.Task[None] | None = None
+        self._closed = False
 
     @property
     def available(self) -> bool:
@@ -111,16 +112,16 @@ class RedisCache:
 
     def _failed(self, fault: str) -> None:
         self._breaker.failed(fault)
-        if self._probe is None or self._probe.done():
+        if not self._closed and (self._probe is None or self._probe.done()):
             self._probe = asyncio.create_task(self._until_back())
 
     async def _until_back(self) -> None:
-        """Where nobody asks, nobody would notice that it is back, and its alert would stay."""
+        """Where nobody asks, nobody would notice that it is back, and its alert would stay. Whoever does ask
+        has the first try: a question says more than a PING."""
         while not self._breaker.closed:
-            await asyncio.sleep(REST_SECONDS)
-            with contextlib.suppress(Exception):  # as in _guarded
-                await self._redis.ping()
-                self._breaker.succeeded()
+            await asyncio.sleep(PROBE_SECONDS)
+            if self._breaker.permits():
+                await self._guarded(self._redis.ping())
 
     def put_many(self, pairs: Pairs) -> None:
         self._front.put_many(pairs)
@@ -157,10 +158,12 @@ class RedisCache:
         return task
 
     async def close(self) -> None:
+        self._closed = True
         if self._running:
             await asyncio.wait(self._running, timeout=2 * PATIENCE_SECONDS)
         if self._probe is not None:
             self._probe.cancel()
+            await asyncio.wait({self._probe})
         if self._line is not None:
             await self._line.close()
         await self._redis.aclose()

@@ -32,7 +32,7 @@ def open_budgets(location: str, tariff: Tariff, log: Path | None) -> Budgets:
 
         return RedisBudgets(location, tariff)
     budgets = MemoryBudgets(tariff)
-    for key, day, charge in charges(log) if log and log.exists() else ():
+    for key, day, charge in charges(log) if log and log.is_file() else ():  # a pipe would never end
         budgets.restore(key, day, charge)
     return budgets
 

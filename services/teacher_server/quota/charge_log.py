@@ -55,9 +55,7 @@ class ChargeLog:
 
 
 def charges(path: Path) -> Iterator[tuple[str, str, Charge]]:
-    """Key, day and charge of each line. A line that a power cut has torn is left out; a device has none."""
-    if path.is_char_device():
-        return
+    """Key, day and charge of each line. A line that a power cut has torn is left out."""
     with path.open("rb") as file:
         for line in file:
             try:

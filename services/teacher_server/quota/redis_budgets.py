@@ -1,6 +1,6 @@
 """The accounts of all replicas, in one Redis: each step is one run of budgets.lua.
 
-The Redis must not evict (`maxmemory-policy noeviction`) and should keep an append-only file: it is not
+The Redis must not evict (`maxmemory-policy noeviction`) and must keep an append-only file: it is not
 the cache's. Where it does not answer, nothing is asked.
 """
 
@@ -86,7 +86,7 @@ class RedisBudgets:
             if policy != "noeviction":
                 remedy = "set its maxmemory-policy to noeviction, or name another"
                 log.warning("the budgets' Redis may forget them: %s", remedy, extra={"policy": policy})
-            if not kept:
+            if kept == 0:
                 remedy = "what was spent may be granted again after its restart; set its appendonly to yes"
                 log.warning("the budgets' Redis keeps no append-only file: %s", remedy)
 

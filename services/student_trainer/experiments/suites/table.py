@@ -161,7 +161,7 @@ def _p(comparison: Comparison | None) -> str:
 
 
 def _best(panel: Panel) -> list[str]:
-    """At each place, which row that is to be judged does best, against the best baseline there."""
+    """At each place, which row to be judged does best, or comes nearest, against the best baseline there."""
     tried: dict[Any, list[tuple[Entry, Comparison]]] = {}
     for entry in panel.entries:
         comparison = panel.against_baseline(entry)
@@ -173,7 +173,7 @@ def _best(panel: Panel) -> list[str]:
 def _won(panel: Panel, best: Entry, comparison: Comparison) -> str:
     test = "no test" if comparison.p is None else f"p = {comparison.p:.2g}"
     which = f"{comparison.baseline}{'' if _in_lines(panel) else ', the best baseline'}"
-    verdict = "does best" if comparison.ahead.mean > 0 else "comes nearest"
+    verdict = "does best" if comparison.ahead.mean >= 0 else "comes nearest"
     return (
         f"{panel.data}: {best.row.name} {verdict} with {spread(best.score)}; "
         f"{spread(comparison.ahead, signed=True)} over {which} ({test})."

@@ -35,7 +35,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "layer_map": "uniform",  # the embeddings and the last layer are matched as well
         "hidden_dtype": "float16",  # whole states and attentions are large
     },
-    # What was best for the money so far without labels (docs/log.md): replay is sure, doubt within the batch a
+    # What was best for the money so far without labels (docs/log.md): replay is sure, doubt in the batch a
     # little better than chance where few questions are asked. Hidden states gained nothing, and stay out.
     # Beside gold labels on all rows replay cost two points on TREC-6.
     "dynamic": {

@@ -22,7 +22,7 @@ class MemoryCache:
         self._bytes = 0
 
     async def get_many(self, keys: Sequence[bytes]) -> list[Outputs | None]:
-        return [*map(self.recall, keys)]
+        return [*map(self.recall, keys)] if self._kept else [None] * len(keys)
 
     def recall(self, key: bytes) -> Outputs | None:
         found = self._kept.get(key)

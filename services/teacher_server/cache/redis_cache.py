@@ -85,6 +85,8 @@ class RedisCache:
             return found
         fetched = await self._fetch(asked)
         self._front.put_many([(key, out) for key, out in zip(asked, fetched, strict=True) if out is not None])
+        if len(asked) == len(keys):
+            return [*fetched]
         rest = iter(fetched)
         return [next(rest) if outputs is None else outputs for outputs in found]
 

@@ -43,6 +43,7 @@ from teacher_server.http_bodies import (
     bytes_of,
     error_to_json,
     legible,
+    refuse_coding,
 )
 from teacher_server.http_patience import Impatient
 from teacher_server.http_v2 import make_router
@@ -159,7 +160,7 @@ class Gate:
             message = await receive()
             body += message.get("body", b"")
             if body:
-                _check_coding(headers.get(b"content-encoding", b"identity"))
+                refuse_coding(headers.get(b"content-encoding", b"identity"))
             more = message.get("more_body", False)
             self._check_size(len(body))
         return bytes(body)
@@ -184,16 +185,6 @@ class Gate:
                 answer.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await answer
-
-
-def _check_coding(coding: bytes) -> None:
-    if coding.lower() != b"identity":
-        raise InvalidRequestError(
-            "request bodies are not decompressed: send them as they are",
-            field="content-encoding",
-            value=coding.decode("latin-1"),
-            limit="identity",
-        )
 
 
 class InOurLoop(uvicorn.Server):

@@ -147,6 +147,17 @@ def as_invalid_request(faults: Sequence[Any], *, skipped: int) -> InvalidRequest
     return InvalidRequestError(message, field=where.removeprefix("."), value=shown)
 
 
+def refuse_coding(coding: bytes) -> None:
+    """Raises InvalidRequestError: the body is compressed; no limit on what it would become is kept here."""
+    if coding.lower() != b"identity":
+        raise InvalidRequestError(
+            "request bodies are not decompressed: send them as they are",
+            field="content-encoding",
+            value=coding.decode("latin-1"),
+            limit="identity",
+        )
+
+
 def answer_to_json(answer: Answer, encoding: Encoding) -> dict[str, Any]:
     """As AnswerBody; float32 in nested lists reads back as exactly the same number."""
     write = _as_list if encoding == "list" else _as_base64

@@ -190,14 +190,14 @@ async def test_a_redis_that_evicts_is_warned_of(
 
 @pytest.mark.parametrize("kept", ["yes", "no"])
 async def test_a_redis_that_forgets_is_warned_of(
-    redis_server: RedisProcess, kept: str, caplog: pytest.LogCaptureFixture
+    redis_url: str, kept: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with Redis.from_url(redis_server.url) as redis:
-        redis.config_set("appendonly", kept)
-    budgets = RedisBudgets(redis_server.url, TARIFF)
+    running = RedisProcess("--dir", str(tmp_path), "--appendonly", kept)
+    budgets = RedisBudgets(running.url, TARIFF)
     await budgets.look()
-    assert ("set its appendonly to yes" in caplog.text) is (kept == "no")
     await budgets.close()
+    running.kill()
+    assert ("set its appendonly to yes" in caplog.text) is (kept == "no")
 
 
 async def test_a_redis_that_is_back_refuses_nobody(redis_server: RedisProcess) -> None:

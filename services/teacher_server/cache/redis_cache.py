@@ -21,7 +21,7 @@ from teacher_server.redis_client import connection_of, redis_client
 SOCKET_SECONDS = 0.2
 PATIENCE_SECONDS = 0.25  # the most that a request ever waits for Redis
 REST_SECONDS = 2.0  # how long a Redis that failed is left alone
-PROBE_SECONDS = 2.5
+PROBE_SECONDS = 2.5  # between PINGs where nobody asks: longer, so that whoever asks has the first try
 KEY_PREFIX = b"dkd:"
 
 log = logging.getLogger(__name__)
@@ -118,8 +118,7 @@ class RedisCache:
             self._probe = asyncio.create_task(self._until_back())
 
     async def _until_back(self) -> None:
-        """Where nobody asks, nobody would notice that it is back, and its alert would stay. Whoever does ask
-        has the first try: a question says more than a PING."""
+        """Where nobody asks, nobody would notice that it is back, and its alert would stay."""
         while not self._breaker.closed:
             await asyncio.sleep(PROBE_SECONDS)
             if self._breaker.permits():

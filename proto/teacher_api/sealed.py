@@ -7,7 +7,8 @@ truncated, altered, misplaced or foreign, reads as None: a miss, never a wrong a
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
+from itertools import repeat
 from zlib import crc32
 
 import numpy as np
@@ -21,6 +22,9 @@ _MAGIC = b"DKD1"
 _HEAD = 40
 _FLOATS = np.dtype("<f4")
 _MOST = 2**16  # bytes of logits that are read so
+# Outputs of logits alone from the tuple of its fields, in half the time of its constructor.
+_LOGITS_ONLY = partial(tuple.__new__, Outputs)
+_NOTHING_ELSE = [*map(repeat, Outputs()[1:])]
 
 
 def seal(key: bytes, outputs: Outputs) -> bytes:
@@ -46,7 +50,9 @@ def unseal_many(keys: Sequence[bytes], values: Sequence[object]) -> list[Outputs
     """As `unseal`, in the order of the keys. Of logits alone, all of one size, the arrays are rows of one."""
     there = [value for value in values if isinstance(value, bytes)]
     rows = _rows(keys, there) if len(there) == len(keys) else None
-    return [*map(unseal, keys, values)] if rows is None else [*map(Outputs, rows)]
+    if rows is None:
+        return [*map(unseal, keys, values)]
+    return [*map(_LOGITS_ONLY, zip(rows, *_NOTHING_ELSE, strict=False))]
 
 
 def _rows(keys: Sequence[bytes], values: Sequence[bytes]) -> Array | None:

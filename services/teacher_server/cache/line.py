@@ -1,19 +1,20 @@
 """One connection to Redis on which commands follow one another without waiting for replies.
 
 A pool's way costs a task, a connection's checks and two timers for each command, more than Redis itself
-takes; here a command costs a place in a queue.
+takes; here a command costs a place in a queue, and its reply comes one turn of the event loop sooner than a
+stream's.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Callable
 
-from hiredis import pack_command
+from hiredis import Reader
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ResponseError
 
 
-class Line:
+class Line(asyncio.Protocol):
     """From the first command to the first fault; then a new one is needed.
 
     Replies come in the order of the commands, and a command keeps its place whether or not its caller still
@@ -31,71 +32,84 @@ class Line:
             note: is told after each reply what went wrong: nothing, or the fault that ended the line.
         """
         self._connection, self._seconds, self._note = connection, seconds, note
-        self._waiting: deque[tuple[asyncio.Future[object], asyncio.TimerHandle]] = deque()
-        self._unsent: list[bytes] | None = []  # None once connected
-        self._replies = asyncio.create_task(self._read())
+        self._waiting: deque[tuple[asyncio.Future[object], float]] = deque()  # until when each
+        self._timer: asyncio.TimerHandle | None = None
+        self._unsent: list[bytes] = []
+        self._transport: asyncio.WriteTransport | None = None  # once connected
+        self._replies = Reader(replyError=connection._parser.parse_error)  # redis-py's own errors
+        self._open = asyncio.create_task(self._hold())
 
-    async def ask(self, *command: bytes) -> object:
+    async def ask(self, command: bytes) -> object:
         """The reply, which may be a ResponseError; None if none came in time."""
         loop = asyncio.get_running_loop()
         reply: asyncio.Future[object] = loop.create_future()
-        self._waiting.append((reply, loop.call_later(self._seconds, self.end, "no reply in time")))
-        packed = pack_command(command)  # type: ignore[arg-type]  # its stub takes a tuple of one
-        if self._unsent is not None:
-            self._unsent.append(packed)
+        self._waiting.append((reply, loop.time() + self._seconds))
+        if self._timer is None:
+            self._timer = loop.call_later(self._seconds, self._look)
+        if self._transport is None:
+            self._unsent.append(command)
         else:
-            await self._send(packed)
+            self._transport.write(command)
         return await reply
 
-    async def _send(self, *packed: bytes) -> None:
-        """Written before anyone else has a turn, so in the order of the queue."""
-        try:
-            await self._connection.send_packed_command(packed, check_health=False)
-        except BaseException as error:
-            self.end(type(error).__name__)
-            if not isinstance(error, Exception):
-                raise
+    def _look(self) -> None:
+        """One timer for all, set anew for whoever is first: nobody has waited longer."""
+        self._timer, loop = None, asyncio.get_running_loop()
+        if self._waiting and self._waiting[0][1] <= loop.time():
+            self.end("no reply in time")
+        elif self._waiting:
+            self._timer = loop.call_at(self._waiting[0][1], self._look)
 
-    async def _read(self) -> None:
-        """Hands out the replies."""
+    async def _hold(self) -> None:
+        """Lets redis-py connect (TLS, password, database), then reads in its place until the end."""
         try:
             await self._connection.connect()  # type: ignore[no-untyped-call]
-            unsent, self._unsent = self._unsent or (), None
-            await self._send(*unsent)
-            while True:
-                self._hand(await self._reply())
-        except Exception as error:  # a corrupt reply can raise anything out of the parser
+            self._transport = self._connection._writer.transport  # type: ignore[union-attr]
+            self._transport.set_protocol(self)
+            self._transport.writelines(self._unsent)
+            await asyncio.Event().wait()
+        except Exception as error:
             self.end(type(error).__name__)
         finally:
             await self._connection.disconnect(nowait=True)
 
-    async def _reply(self) -> object:
+    def data_received(self, data: bytes) -> None:
+        """Hands out the replies that are whole."""
         try:
-            return await self._connection.read_response()
-        except ResponseError as error:
-            return error
+            self._replies.feed(data)
+            while (reply := self._replies.gets()) is not False:
+                self._hand(reply)
+        except Exception as error:  # a corrupt reply can raise anything out of the parser
+            self.end(type(error).__name__)
 
     def _hand(self, result: object) -> None:
-        reply, timer = self._waiting.popleft()  # IndexError: nobody has asked
-        timer.cancel()
+        if isinstance(result, Exception) and not isinstance(result, ResponseError):
+            raise result  # Redis is not ready
+        reply, _ = self._waiting.popleft()  # IndexError: nobody has asked
         if not reply.done():
             reply.set_result(result)
         if not isinstance(result, ResponseError):
             self._note("")
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.end(type(error or ConnectionError()).__name__)
 
     def end(self, fault: str) -> None:
         """Nothing more is asked or handed out."""
         if self.ended:
             return
         self.ended = True
-        self._replies.cancel()
+        self._open.cancel()
+        if self._transport is not None:
+            self._transport.abort()
         if self._waiting:
             self._note(fault)
-        for reply, timer in self._waiting:
-            timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+        for reply, _ in self._waiting:
             if not reply.done():
                 reply.set_result(None)
 
     async def close(self) -> None:
         self.end("closed")
-        await asyncio.wait({self._replies})
+        await asyncio.wait({self._open})

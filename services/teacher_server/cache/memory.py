@@ -1,7 +1,7 @@
 """Answers in this process's memory."""
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from teacher_api.messages import Outputs
 from teacher_api.tensors import Array
@@ -31,7 +31,7 @@ class MemoryCache:
         self._kept.move_to_end(key)
         return found[0]
 
-    def put_many(self, pairs: Pairs) -> None:
+    def put_many(self, pairs: Iterable[tuple[bytes, Outputs]]) -> None:
         if not self._entries:
             return
         for key, outputs in pairs:

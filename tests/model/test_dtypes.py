@@ -90,8 +90,8 @@ def test_flash_kernel_is_given_what_sdpa_is(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(attention, "varlen_attn", by_the_book)
     rows, qkv = Rows.of([2, 3, 3, 9], torch.device("cpu")), torch.randn(17, 3, 4, 8)
-    whole = looped(qkv, rows)
-    torch.testing.assert_close(varlen(qkv, rows), whole, atol=1e-6, rtol=1e-5)
+    whole = looped(qkv, rows, None, False)
+    torch.testing.assert_close(varlen(qkv, rows, None, False), whole, atol=1e-6, rtol=1e-5)
     for attend in (varlen, looped):
-        firsts = attend(qkv, rows, first=True)[: len(rows.lengths)]
+        firsts = attend(qkv, rows, None, True)[: len(rows.lengths)]
         torch.testing.assert_close(firsts, whole[[0, 2, 5, 8]], atol=1e-6, rtol=1e-5)

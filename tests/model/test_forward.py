@@ -125,10 +125,22 @@ def test_of_the_last_layer_only_what_is_wanted_is_computed(
         return states
 
     monkeypatch.setattr(PackedLayer, "forward", watched)
+    encoder = model._forward.encoder  # type: ignore[attr-defined]
+    encoder.run = encoder.layers  # as TorchScript reads it, and no monkey sees
     encoded = model.encode([Instance("the cat " * count) for count in (9, 1, 2)])
     assert [one.tokens for one in encoded] == [20, 4, 6]
     model.run(encoded, [want, Want(), Want()])
     assert seen == [32, 32, tokens]
+
+
+def test_an_activation_that_torchscript_cannot_read(tiny: Any, plain: Any, tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny("bert"), tmp_path / "laplace")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"hidden_act": "laplace"}))
+    model, question = Model.load(str(folder), max_length=MAX_LENGTH), Instance("the cat asks")
+    encoder = model._forward.encoder  # type: ignore[attr-defined]
+    assert encoder.run is encoder.layers
+    _check(model, plain(folder), [(question, Want(layers=(0, 3))), (Instance(""), Want())])
 
 
 def _check(model: Model, alone: Callable[..., Any], questions: list[tuple[Instance, Want]]) -> None:

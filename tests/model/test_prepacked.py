@@ -34,5 +34,6 @@ def test_a_packed_model_on_a_cpu_has_no_others(kind: str, tiny: object) -> None:
     forward = Model.load(str(tiny(kind)), max_length=32)._forward  # type: ignore[operator]
     assert isinstance(forward.encoder, PackedEncoder)  # type: ignore[attr-defined]
     inside = list(forward.encoder.modules())  # type: ignore[attr-defined]
-    assert sum(isinstance(one, PrepackedLinear) for one in inside) == 4 * 3
+    assert sum(isinstance(one, PrepackedLinear) for one in inside) == 4 * 3 + 1  # queries of first tokens
+    assert isinstance(forward.encoder.run, torch.jit.ScriptModule)  # type: ignore[attr-defined]
     assert not any(isinstance(one, nn.Linear) for one in inside)

@@ -1,8 +1,7 @@
 """Attention over instances one behind another [tokens, …]: within each instance, without padding."""
 
-from dataclasses import dataclass
 from itertools import accumulate
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -12,8 +11,7 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 LEAST_LONGEST = 128  # rows of a flash kernel's largest tile: a grid for fewer is no smaller
 
 
-@dataclass(frozen=True)
-class Rows:
+class Rows(NamedTuple):
     """Where each instance lies among the tokens.
 
     Attributes:
@@ -50,7 +48,7 @@ class Rows:
 class Attend(Protocol):
     """How tokens attend to one another."""
 
-    def __call__(self, qkv: Tensor, rows: Rows, *, bias: Tensor | None = None, first: bool = False) -> Tensor:
+    def __call__(self, qkv: Tensor, rows: Rows, bias: Tensor | None, first: bool) -> Tensor:
         """[size, 3, heads, width] -> [size, heads, width]; behind the instances, anything finite.
 
         Args:
@@ -59,26 +57,25 @@ class Attend(Protocol):
         """
 
 
-def looped(qkv: Tensor, rows: Rows, *, bias: Tensor | None = None, first: bool = False) -> Tensor:
-    """One instance after another through SDPA: any device, any dtype.
-
-    An operation or two for each: of a small batch what Python does around them is a part of the time.
-    """
-    query, key, value = qkv[: rows.tokens].permute(1, 2, 0, 3)[:, None].unbind()  # [1, heads, tokens, width]
-    asking, behind = rows.lengths, len(qkv) - rows.tokens
+def looped(qkv: Tensor, rows: Rows, bias: Tensor | None, first: bool) -> Tensor:
+    """One instance after another through SDPA: any device, any dtype."""
+    # [1, heads, tokens, width] each
+    query, key, value = qkv[: rows.tokens].permute(1, 2, 0, 3).unsqueeze(1).unbind()
+    asking, size = rows.lengths, len(qkv)
     if first:
-        asking, behind = [1] * len(rows.lengths), len(rows.firsts) - len(rows.lengths)
-        query = query[:, :, rows.firsts[: len(asking)]]
-    shapes = zip(asking, rows.lengths, strict=True)
-    biases = [None if bias is None else bias[:, :some, :length] for some, length in shapes]
-    parts = [query.split_with_sizes(asking, 2)]
-    parts += [part.split_with_sizes(rows.lengths, 2) for part in (key, value)]
-    instances = zip(*parts, biases, strict=True)
-    mixed = [scaled_dot_product_attention(*one).transpose(1, 2) for one in instances]
-    return torch.cat([*mixed, qkv.new_zeros(1, behind, *qkv.shape[2:])], 1)[0]
+        query, size = query[:, :, rows.firsts[: len(asking)]], len(rows.firsts)
+        asking = [1] * len(asking)
+    queries, keys = query.split_with_sizes(asking, 2), key.split_with_sizes(rows.lengths, 2)
+    mixed: list[Tensor] = []
+    for row, values in enumerate(value.split_with_sizes(rows.lengths, 2)):
+        added = None if bias is None else bias[:, : asking[row], : rows.lengths[row]]
+        one = scaled_dot_product_attention(queries[row], keys[row], values, added)
+        mixed.append(one.transpose(1, 2))
+    mixed.append(qkv.new_zeros([1, size - sum(asking), qkv.shape[2], qkv.shape[3]]))
+    return torch.cat(mixed, 1)[0]
 
 
-def varlen(qkv: Tensor, rows: Rows, *, bias: Tensor | None = None, first: bool = False) -> Tensor:
+def varlen(qkv: Tensor, rows: Rows, bias: Tensor | None, first: bool) -> Tensor:
     """All in one flash kernel, which knows where each instance ends: CUDA, half precision, without bias."""
     assert bias is None
     query, key, value = qkv.unbind(1)

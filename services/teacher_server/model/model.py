@@ -52,6 +52,8 @@ class Model:
             quantise(checkpoint.network.base_model)
         elif isinstance(self._forward, Packed):
             prepack(self._forward.encoder, checkpoint.network)
+        if isinstance(self._forward, Packed) and on_cpu:
+            self._forward.encoder.script()
         prepare(self._forward, checkpoint.network, compiled)
         self.description = Description(
             name=name,

@@ -5,13 +5,16 @@ Ten operations a layer and nothing around them: what transformers does beside th
 every other way to run a model, takes a tenth of the time of a single text, and more of a small batch.
 """
 
-from collections.abc import Callable, Sequence
+import contextlib
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from types import MethodType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.activations import GELUActivation
 from transformers.modeling_outputs import (
     BaseModelOutputWithPastAndCrossAttentions,
     SequenceClassifierOutput,
@@ -34,39 +37,64 @@ BIASED = {"mpnet"}  # add to the scores what depends on the distance of two toke
 
 
 class PackedLayer(nn.Module):
-    """A layer of the BERT family or of DistilBERT, with query, key and value in one linear."""
+    """A layer of the BERT family or of DistilBERT, with query, key and value in one linear.
+
+    Attributes:
+        first_attention: where set, attention of first tokens alone.
+    """
 
     def __init__(self, layer: nn.Module, heads: int, attend: Attend) -> None:
         super().__init__()
         projections, parts = _parts(layer)
-        self.qkv = _fused(projections)
+        self.qkv: Any = _fused(projections)
         self.output, self.attention_norm, widen, activation, self.narrow, self.norm = parts
-        self.widen = nn.Sequential(widen, activation)
-        self._heads, self._attend = heads, attend
+        exact = type(activation) is GELUActivation
+        self.widen = nn.Sequential(widen, nn.GELU() if exact else activation)
+        self.heads, self.attend = heads, attend
+        self.first_attention: nn.Module | None = None
 
-    def forward(
-        self,
-        states: Tensor,
-        rows: Rows,
-        bias: Tensor | None,
-        weights: list[list[Tensor]] | None,
-        *,
-        first: bool = False,
-    ) -> Tensor:
-        """[size, hidden] -> the same; adds its attention probabilities to `weights`, where there is one.
+    def forward(self, states: Tensor, rows: Rows, bias: Tensor | None, first: bool) -> Tensor:
+        """[size, hidden] -> the same.
 
         Args:
             bias: of attention scores, [heads, longest, longest].
             first: only what becomes of each instance's first token: [firsts, hidden].
         """
-        qkv = self.qkv(states).unflatten(-1, (3, self._heads, -1))
-        if weights is not None:
-            weights.append(probabilities(qkv, rows, bias))
-        mixed = self.output(self._attend(qkv, rows, bias=bias, first=first).flatten(1))
+        if first and self.first_attention is not None:
+            attended = self.first_attention(states, rows, bias)
+        else:
+            qkv = self.qkv(states).unflatten(-1, (3, self.heads, -1))
+            attended = self.attend(qkv, rows, bias, first).flatten(1)
         states = states[rows.firsts] if first else states
-        states = self.attention_norm(mixed.add_(states))
+        states = self.attention_norm(self.output(attended).add_(states))
         norm: Tensor = self.norm(self.narrow(self.widen(states)).add_(states))
         return norm
+
+
+class PackedLayers(nn.Module):
+    """One layer behind another."""
+
+    def __init__(self, layers: Iterable[PackedLayer]) -> None:
+        super().__init__()
+        self.each = nn.ModuleList(layers)
+        self.last = len(self.each) - 1
+
+    def forward(
+        self, states: Tensor, rows: Rows, bias: Tensor | None, first: bool, keep: bool
+    ) -> list[Tensor]:
+        """[size, hidden] -> the last layer's; with `keep` those given and each layer's.
+
+        Args:
+            first: of each instance's first token alone, [firsts, hidden] each: of the last layer no more is
+                computed.
+        """
+        kept: list[Tensor] = []
+        for number, layer in enumerate(self.each):
+            if keep:
+                kept.append(states[rows.firsts] if first else states)
+            states = layer(states, rows, bias, first and number == self.last)
+        kept.append(states)
+        return kept
 
 
 class PackedEncoder(nn.Module):
@@ -75,6 +103,7 @@ class PackedEncoder(nn.Module):
     Where nobody wants more of the last layer than that, no more of it is computed.
 
     Attributes:
+        run: the layers, as they are run.
         as_torch: a layer as torch itself computes it, for attention probabilities: they show an error of
             1e-6 in what they are computed from.
     """
@@ -85,7 +114,8 @@ class PackedEncoder(nn.Module):
         super().__init__()
         encoder, heads = _encoder(network), network.config.num_attention_heads
         assert isinstance(encoder.layer, nn.ModuleList)
-        self.layers = nn.ModuleList(PackedLayer(layer, heads, attend) for layer in encoder.layer)
+        self.layers = PackedLayers(PackedLayer(layer, heads, attend) for layer in encoder.layer)
+        self.run: Callable[..., list[Tensor]] = self.layers
         encoder.layer = nn.ModuleList()  # their weights are here now
         self._biased: Any = encoder if network.config.model_type in BIASED else None
 
@@ -108,16 +138,39 @@ class PackedEncoder(nn.Module):
                 [firsts, hidden].
             weights: gets each layer's attention probabilities of each instance, [heads, length, length].
         """
-        states, bias = hidden_states[0], self._bias(hidden_states[:, : rows.longest])
-        layers = list(self.layers if weights is None else map(self.as_torch, self.layers))
-        for layer in layers:
-            if kept is not None:
-                kept.append(states[rows.firsts] if first else states)
-            states = layer(states, rows, bias, weights, first=first and layer is layers[-1])
+        bias = self._bias(hidden_states[:, : rows.longest])
+        if weights is None:
+            states = self.run(hidden_states[0], rows, bias, first, kept is not None)
+        else:
+            states = self._run_weighing(weights, hidden_states[0], rows, bias, first)
         if kept is not None:
-            kept.append(states)
-        firsts = states if first else states[rows.firsts]
+            kept += states
+        firsts = states[-1] if first else states[-1][rows.firsts]
         return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=firsts[:, None])
+
+    def script(self) -> None:
+        """Has TorchScript run the layers, when all linears are in place: without Python's lock from the first
+        operation to the last.
+
+        A lane that takes the lock back after each operation waits for it as long as the event loop has it.
+        TorchScript is deprecated in favour of compilers, which not every host has; what it runs is plain
+        Python, and right without it.
+        """
+        deprecated = warnings.catch_warnings(action="ignore", category=DeprecationWarning)
+        with deprecated, contextlib.suppress(RuntimeError):  # it cannot read every activation
+            self.run = torch.jit.script(self.layers)
+
+    def _run_weighing(
+        self, weights: list[list[Tensor]], states: Tensor, rows: Rows, bias: Tensor | None, first: bool
+    ) -> list[Tensor]:
+        """As `run`, all states kept, and each layer's attention probabilities added to `weights`."""
+        kept: list[Tensor] = []
+        for layer in self.layers.each:
+            kept.append(states[rows.firsts] if first else states)
+            twin = self.as_torch(layer)
+            weights.append(probabilities(twin.qkv(states).unflatten(-1, (3, twin.heads, -1)), rows, bias))
+            states = twin(states, rows, bias, first and layer is self.layers.each[-1])
+        return [*kept, states]
 
     def _bias(self, states: Tensor) -> Tensor | None:
         """[1, longest, hidden] -> [heads, longest, longest], by the distance of two tokens alone."""

@@ -6,13 +6,14 @@ The operators are those that torch.compile's frozen graphs call.
 """
 
 import copy
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import PreTrainedModel
-from transformers.activations import GELUActivation
 
+from teacher_server.model.attention import Rows
 from teacher_server.model.packed import PackedEncoder, PackedLayer, linear_of
 
 DTYPES = (torch.float32, torch.bfloat16)
@@ -40,25 +41,54 @@ class PrepackedLinear(nn.Module):
         return linear if self._activation == "none" else nn.Sequential(linear, nn.GELU())
 
 
+class FirstAttention(nn.Module):
+    """What each instance's first token makes of the others, from which no key or value is computed.
+
+    A score q·(W x) is (q W)·x, and a sum of W x is W times the sum of x: W is applied to a first token's
+    query and to its sums, not to all tokens. What the keys' bias adds to a score is the same for all of them.
+    """
+
+    def __init__(self, qkv: nn.Linear, heads: int) -> None:
+        super().__init__()
+        (query, key, value), biases = qkv.weight.detach().chunk(3), qkv.bias.detach().chunk(3)
+        self._query = PrepackedLinear(linear_of(query, biases[0]))
+        self._key = torch.stack(key.chunk(heads))  # [heads, width, hidden]
+        self._value = torch.stack(value.chunk(heads)).mT.contiguous()  # [heads, hidden, width]
+        self._bias, self._heads = biases[2].clone(), heads
+
+    def forward(self, states: Tensor, rows: Rows, bias: Tensor | None) -> Tensor:
+        """[size, hidden] -> [firsts, hidden]; `bias` as in Attend."""
+        query = self._query(states[rows.firsts]).unflatten(1, (self._heads, -1)).transpose(0, 1)
+        asking = (query @ self._key).transpose(0, 1)  # [firsts, heads, hidden]
+        mixed, scale = torch.zeros_like(asking), query.shape[2] ** -0.5
+        instances = states[None, None, : rows.tokens].split_with_sizes(rows.lengths, 2)
+        for row, tokens in enumerate(instances):
+            added = None if bias is None else bias[:, 0, : rows.lengths[row]]
+            one = asking[None, row : row + 1]
+            mixed[row] = scaled_dot_product_attention(one, tokens, tokens, added, scale=scale)[0, 0]
+        values: Tensor = mixed.transpose(0, 1) @ self._value
+        return values.transpose(0, 1).flatten(1).add_(self._bias)
+
+
 def prepack(encoder: PackedEncoder, network: PreTrainedModel) -> None:
     """All linears of the layers, where device, processor and dtype are such."""
     able = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     fast = network.device.type == "cpu" and torch.cpu.get_capabilities().get("avx2")
     if able and fast and network.dtype in DTYPES:
-        for layer in encoder.layers:
-            assert isinstance(layer, PackedLayer)
+        last: Any = encoder.layers.each[-1]
+        last.first_attention = FirstAttention(last.qkv, last.heads)
+        for layer in encoder.layers.each:
             _prepack(layer)
         encoder.as_torch = _as_torch
         for left in network.parameters():  # of a file that stays in memory, whole, while one is a view of it
             left.data = left.data.clone()
 
 
-def _prepack(layer: PackedLayer) -> None:
+def _prepack(layer: Any) -> None:
     for name in ("qkv", "output", "narrow"):
         setattr(layer, name, PrepackedLinear(getattr(layer, name)))
     linear, activation = layer.widen
-    assert isinstance(linear, nn.Linear)
-    if type(activation) is GELUActivation:  # the exact one
+    if isinstance(activation, nn.GELU) and activation.approximate == "none":
         layer.widen = nn.Sequential(PrepackedLinear(linear, "gelu"))
     else:
         layer.widen = nn.Sequential(PrepackedLinear(linear), activation)

@@ -1,9 +1,14 @@
 """The caches that work: bounds of the memory, a real Redis that is shared, a breaker."""
 
+import asyncio
+from pathlib import Path
+
 import numpy as np
+import pytest
 import redis
+import trustme
 from cached import MakeCache, key, logits_only, outputs, same, stored
-from processes import RedisProcess
+from processes import RedisProcess, free_port, redis_missing
 
 from teacher_api.messages import Outputs
 from teacher_server.cache.memory import MemoryCache
@@ -66,6 +71,28 @@ async def test_two_servers_share_answers(redis_server: RedisProcess, make_cache:
     found = await make_cache(redis_server.url).get_many([*keys, key(999)])
     assert all(same(one, n) for n, one in enumerate(found[:-1]))
     assert found[-1] is None
+
+
+@pytest.mark.skipif(redis_missing(), reason="needs a redis-server: apt-get install redis-server")
+async def test_over_tls_with_a_password_in_another_database(make_cache: MakeCache, tmp_path: Path) -> None:
+    authority, port = trustme.CA(), free_port()
+    pair = authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    pair.write_to_path(tmp_path / "server.pem")
+    pem = str(tmp_path / "server.pem")
+    options = ["--tls-port", str(port), "--tls-cert-file", pem, "--tls-key-file", pem]
+    secured = RedisProcess(*options, "--tls-auth-clients", "no", "--requirepass", "a secret")
+    try:
+        where = f"127.0.0.1:{port}/3?ssl_ca_certs={tmp_path / 'ca.pem'}"
+        cache = make_cache(f"rediss://:a%20secret@{where}")
+        keys = await stored(cache, 300)
+        found = await asyncio.gather(*[cache.get_many(keys[start:]) for start in range(0, 300, 30)])
+        assert all(same(one, n + 30 * part) for part, some in enumerate(found) for n, one in enumerate(some))
+        wrong = make_cache(f"rediss://:another@{where}")
+        assert await wrong.get_many(keys) == [None] * len(keys)
+        assert not wrong.available
+    finally:
+        secured.kill()
 
 
 async def test_answers_end_with_their_ttl(redis_server: RedisProcess, make_cache: MakeCache) -> None:

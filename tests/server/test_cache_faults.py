@@ -97,6 +97,24 @@ async def test_bad_replies_cost_little_then_nothing(
         await costs_little_then_nothing(cache, keys)
 
 
+async def test_a_redis_that_is_not_ready_is_left_alone(
+    redis_server: RedisProcess, make_cache: MakeCache, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def loading(_: bytes, __: FaultProxy) -> bytes:
+        return b"-LOADING Redis is loading the dataset in memory\r\n"
+
+    keys = await stored(make_cache(redis_server.url), 8)
+    async with FaultProxy(redis_server.port) as proxy:
+        cache = make_cache(f"redis://127.0.0.1:{proxy.port}/0")
+        assert None not in await cache.get_many(keys)
+        proxy.fault = loading
+        assert await cache.get_many(keys) == [None] * len(keys)
+        assert not cache.available
+        assert caplog.records[-1].fault == "BusyLoadingError"  # type: ignore[attr-defined]
+        proxy.fault = fault_proxy.untouched
+        await recovers(cache)
+
+
 async def costs_little_then_nothing(cache: RedisCache, keys: list[bytes]) -> None:
     costs = []
     for _ in range(5):

@@ -30,6 +30,14 @@ class Question:
     operation: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Most bytes of a request and of its answer."""
+
+    request: int
+    answer: int
+
+
 def check(question: Question, teacher: Description) -> None:
     """Refuses what this teacher cannot answer.
 

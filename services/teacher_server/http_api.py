@@ -29,6 +29,7 @@ from teacher_api.errors import (
 )
 from teacher_api.messages import Answer, Description, Usage
 from teacher_server import page
+from teacher_server.admission import Sizes
 from teacher_server.auth import CALLER, OPERATION, Access
 from teacher_server.failures import of_the_table
 from teacher_server.health import Health
@@ -64,9 +65,9 @@ log = logging.getLogger(__name__)
 
 
 def make_app(
-    pipeline: Pipeline, access: Access, health: Health, watch: Watch, max_bytes: int, metrics_open: bool
+    pipeline: Pipeline, access: Access, health: Health, watch: Watch, sizes: Sizes, metrics_open: bool
 ) -> App:
-    """The application; requests and answers larger than max_bytes are refused, and so are callers unknown."""
+    """The application; requests and answers that are larger are refused, and so are callers unknown."""
     app = FastAPI(title="teacher-server", version="1", exception_handlers=_handlers(), telemetry=NOT_FASTAPIS)
     refusals: dict[int | str, dict[str, Any]] = {
         wire.http_status: {"model": Refusal, "description": kind.code} for kind, wire in TABLE.items()
@@ -84,7 +85,7 @@ def make_app(
     async def predict(request: Annotated[PredictRequest, Body()]) -> Response:
         with of_the_table():
             answers = await pipeline.predict(request.question())
-        body = await _written(answers, request.encoding, max_bytes)
+        body = await _written(answers, request.encoding, sizes.answer)
         fingerprint = json.dumps(pipeline.description.fingerprint)
         return Response(f'{{"fingerprint":{fingerprint},"answers":{body}}}', media_type="application/json")
 
@@ -115,9 +116,9 @@ def make_app(
         keys = (key.name for key in access.keys)
         return Response(watch.metrics.text(keys), media_type=CONTENT_TYPE_LATEST)
 
-    app.include_router(make_router(OpenInference(pipeline, health, max_bytes)))
+    app.include_router(make_router(OpenInference(pipeline, health, sizes.answer)))
     open_paths = OPEN_PATHS | {"/metrics"} if metrics_open else OPEN_PATHS
-    return WatchedApp(Gate(app, access, max_bytes, open_paths), watch)
+    return WatchedApp(Gate(app, access, sizes.request, open_paths), watch)
 
 
 class Gate:

@@ -14,6 +14,7 @@ import uvloop
 
 from teacher_api.prices import UNPRICED, PriceBookError, Tariff, load_tariff
 from teacher_server import tracing
+from teacher_server.admission import Sizes
 from teacher_server.auth import Access, KeysError
 from teacher_server.cache import Cache, open_cache
 from teacher_server.grpc_api import start_grpc
@@ -101,8 +102,8 @@ async def serve(chosen: Settings, model: Model, guards: Guards) -> int:
     fingerprint = model.description.fingerprint
     quota = Quota(guards.access, guards.budgets, guards.tariff, guards.charge_log, fingerprint, watch.metrics)
     pipeline = make_pipeline(chosen, model, quota, guards.cache, watch)
-    max_bytes = chosen.message_mib * MIB
-    app = make_app(pipeline, guards.access, health, watch, max_bytes, chosen.metrics_open)
+    sizes = Sizes(request=chosen.request_mib * MIB, answer=chosen.message_mib * MIB)
+    app = make_app(pipeline, guards.access, health, watch, sizes, chosen.metrics_open)
     try:
         http, http_task, http_port = await start_http(app, chosen.host, chosen.http_port, guards.certificates)
         grpc, grpc_port = await start_grpc(
@@ -111,7 +112,7 @@ async def serve(chosen: Settings, model: Model, guards: Guards) -> int:
             health,
             watch,
             address=_address(chosen.host, chosen.grpc_port),
-            max_bytes=max_bytes,
+            sizes=sizes,
             connection_seconds=chosen.connection_seconds,
             certificates=guards.certificates,
         )

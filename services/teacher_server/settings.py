@@ -71,7 +71,10 @@ class Settings(BaseSettings):
         None, description="PEM authorities of clients: only who shows a certificate of theirs is let in"
     )
     metrics_open: bool = Field(False, description="/metrics asks for no key; else for one of scope admin")
-    message_mib: int = Field(8, ge=1, le=64, description="largest request and answer, in MiB")
+    request_mib: int = Field(
+        6, ge=1, le=64, description="largest request, in MiB; gRPC holds three copies of one that it reads"
+    )
+    message_mib: int = Field(8, ge=1, le=64, description="largest answer, in MiB")
 
     max_instances: int = Field(128, ge=1, le=4096, description="most instances in one request")
     max_characters: int = Field(

@@ -15,7 +15,7 @@ from processes import ServerProcess
 from teacher_api.messages import Instance, Want, request_to_proto
 from teacher_api.v1 import teacher_pb2 as pb
 
-LIMIT = 8 * 2**20
+LIMIT = 6 * 2**20
 BOMB, SMALL_BOMB = bytes(128 * 2**20), bytes(20 * 2**20)  # gRPC's caller packs it while the clock runs
 TEXTS = [Instance("a")] * 129
 LONG = [Instance("a" * 100_001)]

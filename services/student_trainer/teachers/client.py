@@ -20,7 +20,7 @@ WHY_NOT = (
     "For certificates set STUDENT_TEACHER_CA and STUDENT_TEACHER_CERTIFICATE"
 )
 UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"  # in both transports' words: of another authority or name, or expired
-MAX_BYTES = 6 * 2**20  # of one request or its answer: below the 8 MiB that a message may have
+MAX_BYTES = 5 * 2**20  # of one request or its answer: below the 6 and 8 MiB that they may have
 
 
 @dataclass(frozen=True)

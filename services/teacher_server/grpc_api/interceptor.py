@@ -15,6 +15,7 @@ from teacher_api.errors import (
     error_to_proto,
 )
 from teacher_server import tracing
+from teacher_server.admission import Sizes
 from teacher_server.failures import of_the_table
 from teacher_server.watch import REQUEST_ID
 
@@ -31,8 +32,8 @@ class AnswersEveryCall(grpc.aio.ServerInterceptor):
     and not answer at all when a handler raises CancelledError.
     """
 
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
+    def __init__(self, sizes: Sizes) -> None:
+        self._sizes = sizes
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
         handler = await continuation(handler_call_details)
@@ -61,8 +62,8 @@ class AnswersEveryCall(grpc.aio.ServerInterceptor):
 
     def _reader(self, parse: Callable[[bytes], Message]) -> Callable[[bytes], Message]:
         def read(data: bytes) -> Message:
-            if len(data) > self._max_bytes:
-                raise TooLargeError("the request is too large", value=len(data), limit=self._max_bytes)
+            if len(data) > self._sizes.request:
+                raise TooLargeError("the request is too large", value=len(data), limit=self._sizes.request)
             try:
                 return parse(data)
             except DecodeError:
@@ -72,11 +73,11 @@ class AnswersEveryCall(grpc.aio.ServerInterceptor):
 
     def _write(self, response: Message) -> bytes:
         data = response.SerializeToString()
-        if len(data) > self._max_bytes:
+        if len(data) > self._sizes.answer:
             raise TooLargeError(
                 "the answers are too large: ask fewer instances at once",
                 value=len(data),
-                limit=self._max_bytes,
+                limit=self._sizes.answer,
             )
         return data
 

@@ -9,6 +9,7 @@ from grpc_reflection.v1alpha import reflection
 from teacher_api.open_inference import inference_pb2, inference_pb2_grpc
 from teacher_api.v1 import teacher_pb2 as pb
 from teacher_api.v1 import teacher_pb2_grpc as pb_grpc
+from teacher_server.admission import Sizes
 from teacher_server.auth import Access
 from teacher_server.grpc_api.access import KnowsTheCaller
 from teacher_server.grpc_api.interceptor import AnswersEveryCall
@@ -29,7 +30,7 @@ async def start_grpc(  # noqa: PLR0913  # the parts and their limits
     watch: Watch,
     *,
     address: str,
-    max_bytes: int,
+    sizes: Sizes,
     connection_seconds: int,
     certificates: Certificates | None = None,
 ) -> tuple[grpc.aio.Server, int]:
@@ -38,10 +39,10 @@ async def start_grpc(  # noqa: PLR0913  # the parts and their limits
     Raises:
         OSError: the address cannot be listened on.
     """
-    interceptors = [Watched(watch), KnowsTheCaller(access), AnswersEveryCall(max_bytes)]
-    server = grpc.aio.server(interceptors=interceptors, options=_options(max_bytes, connection_seconds))
-    pb_grpc.add_TeacherServiceServicer_to_server(TeacherService(pipeline, max_bytes), server)
-    inference = GRPCInferenceService(OpenInference(pipeline, health, max_bytes))
+    interceptors = [Watched(watch), KnowsTheCaller(access), AnswersEveryCall(sizes)]
+    server = grpc.aio.server(interceptors=interceptors, options=_options(sizes, connection_seconds))
+    pb_grpc.add_TeacherServiceServicer_to_server(TeacherService(pipeline, sizes.answer), server)
+    inference = GRPCInferenceService(OpenInference(pipeline, health, sizes.answer))
     inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(inference, server)
     health_pb2_grpc.add_HealthServicer_to_server(health.servicer, server)
     served = (pb.DESCRIPTOR, inference_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR)
@@ -76,15 +77,15 @@ def _credentials(certificates: Certificates) -> grpc.ServerCredentials:
     return grpc.dynamic_ssl_server_credentials(configuration(first), fetch, certificates.mutual)
 
 
-def _options(max_bytes: int, connection_seconds: int) -> list[tuple[str, int]]:
+def _options(sizes: Sizes, connection_seconds: int) -> list[tuple[str, int]]:
     return [
         # The transport refuses with its own words; up to twice the limit the named error is sent.
-        ("grpc.max_receive_message_length", 2 * max_bytes),
+        ("grpc.max_receive_message_length", 2 * sizes.request),
         # Of its own accord it lets a caller whom it refuses wait for .1 to 1 s, to slow a flood down; ours
         # are promised an answer within 100 ms.
         ("grpc.http.tarpit_min_duration_ms", 10),
         ("grpc.http.tarpit_max_duration_ms", 50),
-        ("grpc.max_send_message_length", max_bytes),
+        ("grpc.max_send_message_length", sizes.answer),
         ("grpc.so_reuseport", 0),  # a port in use must be an error
         # A client pings each second, to notice a server that hangs.
         ("grpc.keepalive_permit_without_calls", 1),

@@ -35,5 +35,14 @@ def test_a_packed_model_on_a_cpu_has_no_others(kind: str, tiny: object) -> None:
     assert isinstance(forward.encoder, PackedEncoder)  # type: ignore[attr-defined]
     inside = list(forward.encoder.modules())  # type: ignore[attr-defined]
     assert sum(isinstance(one, PrepackedLinear) for one in inside) == 4 * 3 + 1  # queries of first tokens
-    assert isinstance(forward.encoder.run, torch.jit.ScriptModule)  # type: ignore[attr-defined]
     assert not any(isinstance(one, nn.Linear) for one in inside)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("kind", ["bert", "distilbert", "electra", "mpnet", "roberta"])
+def test_torchscript_runs_what_is_packed(kind: str, dtype: str, tiny: object) -> None:
+    model = Model.load(str(tiny(kind)), max_length=32, dtype=dtype)  # type: ignore[operator, arg-type]
+    encoder = model._forward.encoder  # type: ignore[attr-defined]
+    assert isinstance(encoder.run, torch.jit.ScriptModule)
+    # Where rounding shows, a text's answer must not tell what others want beside it.
+    assert encoder.layers.each[-1].first_attention is None or dtype == "float32"

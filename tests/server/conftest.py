@@ -27,7 +27,7 @@ def faulty(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture(scope="session")
 def small(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FaultyServer]:
-    """As `faulty`, with a queue of 128 texts, runs of 128 tokens and messages of 1 MiB."""
+    """As `faulty`, with a queue of 128 texts, runs of 128 tokens and answers of 1 MiB."""
     folder = tmp_path_factory.mktemp("small")
     env = {"FAULTY_RUNS": str(folder / "runs")}
     flags = ("--queue-texts", "128", "--batch-tokens", "128", "--message-mib", "1")

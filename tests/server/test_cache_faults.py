@@ -97,20 +97,29 @@ async def test_bad_replies_cost_little_then_nothing(
         await costs_little_then_nothing(cache, keys)
 
 
-async def test_a_redis_that_is_not_ready_is_left_alone(
-    redis_server: RedisProcess, make_cache: MakeCache, caplog: pytest.LogCaptureFixture
+UNASKED = {
+    b"-LOADING Redis is loading the dataset in memory\r\n": ["BusyLoadingError"],
+    b">2\r\n$1\r\na\r\n$1\r\nb\r\n": ["InvalidResponse"],  # a push
+    b"#f\r\n": [],  # a reply, and then one too many
+}
+
+
+@pytest.mark.parametrize("sent", UNASKED, ids=["not ready", "a push", "another type"])
+async def test_a_reply_to_nothing_ends_the_line(
+    redis_server: RedisProcess, make_cache: MakeCache, caplog: pytest.LogCaptureFixture, sent: bytes
 ) -> None:
-    async def loading(_: bytes, __: FaultProxy) -> bytes:
-        return b"-LOADING Redis is loading the dataset in memory\r\n"
+    async def before(reply: bytes, _: FaultProxy) -> bytes:
+        return sent + reply
 
     keys = await stored(make_cache(redis_server.url), 8)
     async with FaultProxy(redis_server.port) as proxy:
         cache = make_cache(f"redis://127.0.0.1:{proxy.port}/0")
         assert None not in await cache.get_many(keys)
-        proxy.fault = loading
+        line, proxy.fault = cache._line, before
         assert await cache.get_many(keys) == [None] * len(keys)
-        assert not cache.available
-        assert caplog.records[-1].fault == "BusyLoadingError"  # type: ignore[attr-defined]
+        assert line is not None and line.ended
+        assert [record.fault for record in caplog.records if hasattr(record, "fault")] == UNASKED[sent]
+        assert cache.available == (not UNASKED[sent])
         proxy.fault = fault_proxy.untouched
         await recovers(cache)
 

@@ -133,7 +133,7 @@ LARGE = {
     "many texts": filled(b'{"inputs":[' + TENSOR + b',"data":[', b'""', b"]}]}"),
     "texts in texts": filled(b'{"inputs":[' + TENSOR + b',"data":[', b"[]", b"]}]}"),
     "many parameters": b'{"inputs":[],"parameters":{'
-    + b",".join(b'"%x":1' % n for n in range(700_000))
+    + b",".join(b'"%x":1' % n for n in range(600_000))
     + b"}}",
     "deep": b'{"inputs":' + b"[" * 4_000_000,
 }
@@ -154,12 +154,12 @@ def test_a_large_body_costs_little(server: ServerProcess, model: str, case: str)
 
 
 LARGE_PROTOBUF = {
-    "many inputs": b"\x2a\0" * 4_000_000,  # field 5
-    "many raw contents": b"\x3a\0" * 4_000_000,  # field 7
+    "many inputs": b"\x2a\0" * 3_000_000,  # field 5
+    "many raw contents": b"\x3a\0" * 3_000_000,  # field 7
     "many texts": request(
         contents={"bytes_contents": [b""] * 3_000_000}, shape=[3_000_000]
     ).SerializeToString(),
-    "many empty texts": request(bytes(8_000_000), shape=[2_000_000]).SerializeToString(),
+    "many empty texts": request(bytes(6_000_000), shape=[1_500_000]).SerializeToString(),
 }
 
 

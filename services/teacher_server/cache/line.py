@@ -9,9 +9,11 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 
-from hiredis import Reader
+from hiredis import PushNotification, Reader
 from redis.asyncio.connection import AbstractConnection
-from redis.exceptions import ResponseError
+from redis.exceptions import InvalidResponse, ResponseError
+
+UNFINISHED = object()  # not False, which is a reply, too
 
 
 class Line(asyncio.Protocol):
@@ -36,7 +38,7 @@ class Line(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._unsent: list[bytes] = []
         self._transport: asyncio.WriteTransport | None = None  # once connected
-        self._replies = Reader(replyError=connection._parser.parse_error)  # redis-py's own errors
+        self._replies = Reader(replyError=connection._parser.parse_error, notEnoughData=UNFINISHED)
         self._open = asyncio.create_task(self._hold())
 
     async def ask(self, command: bytes) -> object:
@@ -67,6 +69,7 @@ class Line(asyncio.Protocol):
             self._transport = self._connection._writer.transport  # type: ignore[union-attr]
             self._transport.set_protocol(self)
             self._transport.writelines(self._unsent)
+            self._unsent.clear()
             await asyncio.Event().wait()
         except Exception as error:
             self.end(type(error).__name__)
@@ -77,7 +80,7 @@ class Line(asyncio.Protocol):
         """Hands out the replies that are whole."""
         try:
             self._replies.feed(data)
-            while (reply := self._replies.gets()) is not False:
+            while not self.ended and (reply := self._replies.gets()) is not UNFINISHED:
                 self._hand(reply)
         except Exception as error:  # a corrupt reply can raise anything out of the parser
             self.end(type(error).__name__)
@@ -85,6 +88,8 @@ class Line(asyncio.Protocol):
     def _hand(self, result: object) -> None:
         if isinstance(result, Exception) and not isinstance(result, ResponseError):
             raise result  # Redis is not ready
+        if isinstance(result, PushNotification):
+            raise InvalidResponse("nobody has asked for a push")
         reply, _ = self._waiting.popleft()  # IndexError: nobody has asked
         if not reply.done():
             reply.set_result(result)

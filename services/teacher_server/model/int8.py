@@ -27,15 +27,16 @@ class Int8Linear(nn.Module):
             linear.bias,
         )
         self._zeros = torch.zeros(len(scale), dtype=torch.int64)
+        self._half, self._zero, self._least = HALF, ZERO, LEAST  # TorchScript reads no globals
 
     def forward(self, states: Tensor) -> Tensor:
         """[..., inputs] -> [..., outputs], float32."""
-        scale = states.abs().amax(-1, keepdim=True).clamp_min_(LEAST).div_(HALF)
-        rounded = states.div(scale).add_(ZERO + 0.5).to(torch.uint8)
+        scale = states.abs().amax(-1, keepdim=True).clamp_min_(self._least).div_(self._half)
+        rounded = states.div(scale).add_(self._zero + 0.5).to(torch.uint8)
         products: Tensor = torch.ops.onednn.qlinear_pointwise(
             rounded,
             1.0,
-            ZERO,
+            self._zero,
             self._weight,
             self._scale,
             self._zeros,

@@ -5,7 +5,7 @@ Ten operations a layer and nothing around them: what transformers does beside th
 every other way to run a model, takes a tenth of the time of a single text, and more of a small batch.
 """
 
-import contextlib
+import logging
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from types import MethodType
@@ -21,6 +21,8 @@ from transformers.modeling_outputs import (
 )
 
 from teacher_server.model.attention import Attend, Rows, probabilities
+
+log = logging.getLogger(__name__)
 
 # Where each architecture keeps its layers. Those listed compute position and type embeddings from the
 # ids given, hand keyword arguments down to their encoder (all but MPNet), and classify by the first token.
@@ -156,9 +158,11 @@ class PackedEncoder(nn.Module):
         TorchScript is deprecated in favour of compilers, which not every host has; what it runs is plain
         Python, and right without it.
         """
-        deprecated = warnings.catch_warnings(action="ignore", category=DeprecationWarning)
-        with deprecated, contextlib.suppress(RuntimeError):  # it cannot read every activation
-            self.run = torch.jit.script(self.layers)
+        with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
+            try:
+                self.run = torch.jit.script(self.layers)
+            except (RuntimeError, OSError) as error:  # of an activation; where sources are not installed
+                log.warning("layers run as Python, which is slower", extra={"fault": type(error).__name__})
 
     def _run_weighing(
         self, weights: list[list[Tensor]], states: Tensor, rows: Rows, bias: Tensor | None, first: bool

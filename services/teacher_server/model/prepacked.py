@@ -76,7 +76,8 @@ def prepack(encoder: PackedEncoder, network: PreTrainedModel) -> None:
     fast = network.device.type == "cpu" and torch.cpu.get_capabilities().get("avx2")
     if able and fast and network.dtype in DTYPES:
         last: Any = encoder.layers.each[-1]
-        last.first_attention = FirstAttention(last.qkv, last.heads)
+        if network.dtype == torch.float32:  # in bfloat16 it would tell whose batch a text was in
+            last.first_attention = FirstAttention(last.qkv, last.heads)
         for layer in encoder.layers.each:
             _prepack(layer)
         encoder.as_torch = _as_torch

@@ -195,6 +195,16 @@ def spend(path: Path, run: int, limit: int) -> int:
     raise AssertionError("never refused")
 
 
+def open_all(folder: Path) -> None:
+    for number in range(150):
+        open_database(folder / f"{number}.sqlite").close()
+
+
+def test_eight_processes_open_new_files_at_once(tmp_path: Path) -> None:
+    with get_context("spawn").Pool(8) as pool:
+        pool.map(open_all, [tmp_path] * 8, chunksize=1)
+
+
 def test_eight_processes_never_overspend(tmp_path: Path) -> None:
     path, limit = tmp_path / "answers.sqlite", 1_000
     with get_context("spawn").Pool(8) as pool:

@@ -108,7 +108,7 @@ async def test_parts_stay_below_a_messages_size():
     mebibyte = Instance("x" * 2**20)
     assert [len(part) for part in client._split([mebibyte] * 8, WANT)] == [5, 3]
     assert [len(part) for part in client._split([Instance("é" * 2**20)] * 4, WANT)] == [2, 2]
-    assert [len(part) for part in client._split(texts(20), Want(layers=(1,)))] == [9, 9, 2]  # 512 KiB each, and what is around it
+    assert [len(part) for part in client._split(texts(20), Want(layers=(1,)))] == [9, 9, 2]
     assert [len(part) for part in client._split(texts(3), Want(layers=(1,), pooling="none"))] == [1, 1, 1]
 
 

@@ -90,10 +90,11 @@ def varlen(qkv: Tensor, rows: Rows, bias: Tensor | None, first: bool) -> Tensor:
 
 def probabilities(qkv: Tensor, rows: Rows, bias: Tensor | None) -> list[Tensor]:
     """What the kernels compute and do not say: of each instance [heads, length, length]."""
-    query, key, _ = qkv[: rows.tokens].permute(1, 2, 0, 3)  # [heads, tokens, width]
+    query, key, _ = qkv[: rows.tokens].permute(1, 2, 0, 3).unbind()  # [heads, tokens, width] each
+    keys = key.split_with_sizes(rows.lengths, 1)
     found: list[Tensor] = []
-    for one, other in zip(*(part.split_with_sizes(rows.lengths, 1) for part in (query, key)), strict=True):
-        scores, length = one @ other.mT * one.shape[-1] ** -0.5, one.shape[1]
+    for row, one in enumerate(query.split_with_sizes(rows.lengths, 1)):
+        scores, length = one @ keys[row].mT * one.shape[2] ** -0.5, rows.lengths[row]
         found.append((scores if bias is None else scores + bias[:, :length, :length]).softmax(-1))
     return found
 

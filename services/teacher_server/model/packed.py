@@ -55,17 +55,21 @@ class PackedLayer(nn.Module):
         self.heads, self.attend = heads, attend
         self.first_attention: nn.Module | None = None
 
-    def forward(self, states: Tensor, rows: Rows, bias: Tensor | None, first: bool) -> Tensor:
-        """[size, hidden] -> the same.
+    def forward(
+        self, states: Tensor, rows: Rows, bias: Tensor | None, first: bool, weights: list[list[Tensor]] | None
+    ) -> Tensor:
+        """[size, hidden] -> the same; adds its attention probabilities to `weights`, where there is one.
 
         Args:
             bias: of attention scores, [heads, longest, longest].
             first: only what becomes of each instance's first token: [firsts, hidden].
         """
-        if first and self.first_attention is not None:
+        if first and weights is None and self.first_attention is not None:
             attended = self.first_attention(states, rows, bias)
         else:
             qkv = self.qkv(states).unflatten(-1, (3, self.heads, -1))
+            if weights is not None:
+                weights.append(probabilities(qkv, rows, bias))
             attended = self.attend(qkv, rows, bias, first).flatten(1)
         states = states[rows.firsts] if first else states
         states = self.attention_norm(self.output(attended).add_(states))
@@ -82,19 +86,26 @@ class PackedLayers(nn.Module):
         self.last = len(self.each) - 1
 
     def forward(
-        self, states: Tensor, rows: Rows, bias: Tensor | None, first: bool, keep: bool
+        self,
+        states: Tensor,
+        rows: Rows,
+        bias: Tensor | None,
+        first: bool,
+        keep: bool,
+        weights: list[list[Tensor]] | None,
     ) -> list[Tensor]:
         """[size, hidden] -> the last layer's; with `keep` those given and each layer's.
 
         Args:
             first: of each instance's first token alone, [firsts, hidden] each: of the last layer no more is
                 computed.
+            weights: gets each layer's attention probabilities.
         """
         kept: list[Tensor] = []
         for number, layer in enumerate(self.each):
             if keep:
                 kept.append(states[rows.firsts] if first else states)
-            states = layer(states, rows, bias, first and number == self.last)
+            states = layer(states, rows, bias, first and number == self.last, weights)
         kept.append(states)
         return kept
 
@@ -141,10 +152,9 @@ class PackedEncoder(nn.Module):
             weights: gets each layer's attention probabilities of each instance, [heads, length, length].
         """
         bias = self._bias(hidden_states[:, : rows.longest])
-        if weights is None:
-            states = self.run(hidden_states[0], rows, bias, first, kept is not None)
-        else:
-            states = self._run_weighing(weights, hidden_states[0], rows, bias, first)
+        # What TorchScript adds to a list, its caller does not see.
+        run = self.run if weights is None else PackedLayers(map(self.as_torch, self.layers.each))
+        states = run(hidden_states[0], rows, bias, first, kept is not None, weights)
         if kept is not None:
             kept += states
         firsts = states[-1] if first else states[-1][rows.firsts]
@@ -163,18 +173,6 @@ class PackedEncoder(nn.Module):
                 self.run = torch.jit.script(self.layers)
             except (RuntimeError, OSError) as error:  # of an activation; where sources are not installed
                 log.warning("layers run as Python, which is slower", extra={"fault": type(error).__name__})
-
-    def _run_weighing(
-        self, weights: list[list[Tensor]], states: Tensor, rows: Rows, bias: Tensor | None, first: bool
-    ) -> list[Tensor]:
-        """As `run`, all states kept, and each layer's attention probabilities added to `weights`."""
-        kept: list[Tensor] = []
-        for layer in self.layers.each:
-            kept.append(states[rows.firsts] if first else states)
-            twin = self.as_torch(layer)
-            weights.append(probabilities(twin.qkv(states).unflatten(-1, (3, twin.heads, -1)), rows, bias))
-            states = twin(states, rows, bias, first and layer is self.layers.each[-1])
-        return [*kept, states]
 
     def _bias(self, states: Tensor) -> Tensor | None:
         """[1, longest, hidden] -> [heads, longest, longest], by the distance of two tokens alone."""

@@ -1,13 +1,16 @@
-"""What the student is asked to minimise (eq. 1-4, 11-12): one value for each instance, averaged by `combine`.
+"""What the student is asked to minimise (eq. 1-4, 11-12): one value for each instance, averaged by `combine`,
+or by `combine_by_row`.
 
 Teachers send logits at temperature 1; softening both sides, and the factor τ² that keeps the gradient's
 size (Hinton et al., 2015), happen here and nowhere else. All of it in float32.
 """
 
+from collections.abc import Sequence
 from functools import reduce
 from operator import add
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -161,3 +164,46 @@ def combine(
     if len(label):
         terms.append((1 - weight) * label.mean() if terms else label.mean())
     return reduce(add, terms) if terms else None
+
+
+def combine_by_row(
+    label: Tensor,
+    labelled: Tensor,
+    distillation: Tensor,
+    places: Sequence[int],
+    weight: float,
+    weights: Weights | None = None,
+    patient: Tensor | None = None,
+) -> Tensor:
+    """The mean over rows of eq. 3 (11) of each: (1 - λ)·L_CE + λ_KL·L_KL + λ_PT·L_PT.
+
+    So a batch's two answers weigh as two rows, and not as much as its thirty labels. A row with a label alone
+    counts it in full, one with an answer alone as `combine` does without labels. Where all rows have both,
+    or all have answers alone, the two are the same.
+
+    Args:
+        label: cross-entropies of the labelled rows [a].
+        labelled: which these are of the n rows [n], bool.
+        distillation: distances to the teachers' predictions of the answered rows [m], m at least 1.
+        places: which these are [m].
+        weight: λ.
+        weights: λ_KL [m] and λ_PT [m]; with patient losses, else λ_KL is λ.
+        patient: patient losses [m].
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ValueError: patient losses without weights, or weights without patient losses.
+    """
+    if (patient is None) != (weights is None):
+        raise ValueError("patient losses and weights belong together; give both, or none")
+    answered = torch.zeros_like(labelled)
+    answered[list(places)] = True
+    gold = torch.where(answered[labelled], 1 - weight, 1.0) * label
+    both = labelled[list(places)]
+    lesson = torch.where(both, weight, 1.0) * distillation
+    if weights is not None and patient is not None:
+        scale = torch.where(both, 1.0, 1 / weight if weight else 1.0)
+        lesson = scale * (weights.distillation * distillation + weights.patient * patient)
+    return (gold.sum() + lesson.sum()) / (labelled | answered).sum()

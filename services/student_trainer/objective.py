@@ -12,7 +12,7 @@ from student_trainer.config import DistillSettings
 from student_trainer.dynamics.supervision import Weights, supervise
 from student_trainer.dynamics.uncertainty import entropy
 from student_trainer.layers import Projection
-from student_trainer.losses import adopted_loss, combine, label_loss, patient_loss
+from student_trainer.losses import adopted_loss, combine, combine_by_row, label_loss, patient_loss
 from teacher_api.messages import Answer
 
 
@@ -102,21 +102,24 @@ def objective(
         labels: [n], -1 for none.
         places: the rows, m of the n, that the lessons are about.
         lessons: None if m is 0.
-        settings: λ, τ, divergence, supervision.
+        settings: λ, τ, divergence, supervision, and what losses are averaged over.
         matches: of each teacher.
         projections: of each teacher, from the student's width to its own; none without a patient loss.
     """
-    gold = label_loss(student.logits, labels.to(student.logits.device))
+    labels = labels.to(student.logits.device)
+    gold = label_loss(student.logits, labels)
     if lessons is None:
         return combine(gold, student.logits[:0, 0], settings.kd_weight)
     ours, lessons = student[places], lessons.to(student.logits.device)
     distance = adopted_loss(
         ours.logits, lessons.logits, lessons.weights, settings.temperature, settings.divergence
     )
-    if settings.supervision == "none":
-        return combine(gold, distance, settings.kd_weight)
-    patient = _patient(ours.states, lessons, matches, projections)
-    return combine(gold, distance, settings.kd_weight, _weights(ours, settings), patient)
+    weights = patient = None
+    if settings.supervision != "none":
+        weights, patient = _weights(ours, settings), _patient(ours.states, lessons, matches, projections)
+    if settings.average_over == "rows":
+        return combine_by_row(gold, labels >= 0, distance, places, settings.kd_weight, weights, patient)
+    return combine(gold, distance, settings.kd_weight, weights, patient)
 
 
 def kl_weight(student: Predictions, places: Sequence[int], settings: DistillSettings) -> float:

@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from student_trainer.dynamics.supervision import Weights, supervise
-from student_trainer.losses import Divergence, adopted_loss, combine, distillation_loss, patient_loss
+from student_trainer.losses import (
+    Divergence,
+    adopted_loss,
+    combine,
+    combine_by_row,
+    distillation_loss,
+    patient_loss,
+)
 
 DIVERGENCES: list[Divergence] = ["kl", "reverse-kl", "mse"]
 
@@ -195,3 +202,43 @@ def test_no_weight_on_predictions_leaves_the_patient_loss() -> None:
 def test_a_patient_loss_needs_weights() -> None:
     with pytest.raises(ValueError, match="patient losses need weights"):
         combine(LABEL, DISTANCE, 0.5, patient=PATIENT)
+
+
+ALL, SOME = torch.tensor([True, True, True]), torch.tensor([True, False, True])
+
+
+def test_by_row_each_row_counts_alike() -> None:
+    # labels of rows 0 and 2, answers about 1 and 2: (1 + 2 + (.5 · 3 + .5 · 4)) / 3
+    loss = combine_by_row(torch.tensor([1.0, 3.0]), SOME, DISTANCE, [1, 2], 0.5)
+    assert value(loss) == pytest.approx((1 + 2 + 1.5 + 2) / 3)
+
+
+def test_by_row_one_answer_among_many_labels_weighs_as_one_row() -> None:
+    labels = torch.ones(100)
+    weighed = value(combine_by_row(labels, labels.bool(), torch.tensor([9.0]), [7], 0.5))
+    assert weighed == pytest.approx((99 * 1 + 0.5 * 1 + 0.5 * 9) / 100)
+    assert value(combine(labels, torch.tensor([9.0]), 0.5)) == 5.0  # half of all
+
+
+def test_by_row_with_hidden_states() -> None:
+    # row 1 has no label: all of its answer over λ; row 2 has both
+    loss = combine_by_row(torch.tensor([1.0, 3.0]), SOME, DISTANCE, [1, 2], 0.5, WEIGHTS, PATIENT)
+    assert value(loss) == pytest.approx((1 + 2 * (0.5 * 2 + 2 * 0.5) + 1.5 + (0.25 * 4 + 4 * 1.5)) / 3)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("told", [(None, None), (WEIGHTS, PATIENT)])
+def test_by_row_is_the_same_where_all_rows_have_the_same(
+    weight: float, told: tuple[Weights | None, torch.Tensor | None]
+) -> None:
+    pair = LABEL[:2]
+    both = combine_by_row(pair, ALL[:2], DISTANCE, [0, 1], weight, *told)
+    alone = combine_by_row(NOTHING, ~ALL[:2], DISTANCE, [0, 1], weight, *told)
+    assert value(both) == pytest.approx(value(combine(pair, DISTANCE, weight, *told)))
+    assert value(alone) == pytest.approx(value(combine(NOTHING, DISTANCE, weight, *told)))
+
+
+def test_by_row_a_patient_loss_needs_weights_and_they_it() -> None:
+    for told in ((None, PATIENT), (WEIGHTS, None)):
+        with pytest.raises(ValueError, match="belong together"):
+            combine_by_row(LABEL[:2], ALL[:2], DISTANCE, [0, 1], 0.5, *told)

@@ -98,6 +98,26 @@ def test_hidden_states_by_hand(supervision: str) -> None:
     assert float(loss) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("average_over", ["losses", "rows"])
+def test_one_answer_among_labels(average_over: str) -> None:
+    """Three rows with labels, and an answer about the last of them."""
+    settings = settings_of(teacher="local:t", adoption="single", kd_weight=0.25, average_over=average_over)
+    logits, gold = [*OURS, [0.0, 2.0, 0.0]], [0, 2, 1]
+    lessons = Lessons.of([[answer(THEIRS[0][0])]], torch.ones(1, 1), [SAME])
+    student = Predictions(torch.tensor(logits), {})
+    loss = objective(student, torch.tensor(gold), [2], lessons, settings, [SAME], [])
+
+    first, second, last = (
+        float(-torch.tensor(row).log_softmax(-1)[label]) for row, label in zip(logits, gold, strict=True)
+    )
+    distance = kl(logits[2], THEIRS[0][0])
+    expected = 0.75 * (first + second + last) / 3 + 0.25 * distance
+    if average_over == "rows":
+        expected = (first + second + 0.75 * last + 0.25 * distance) / 3
+    assert loss is not None
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
+
+
 def test_only_those_who_were_asked_teach_their_states() -> None:
     """A teacher of another width, asked about the second instance alone, gives its projection a gradient."""
     settings = settings_of(supervision="static")

@@ -46,6 +46,13 @@ def test_what_was_best_for_the_money() -> None:
     assert settings("--preset", "dynamic", "--teacher", "local:a").adoption == "single"
 
 
+def test_answers_alone_are_averaged_one_way() -> None:
+    """So that a suite knows both ways for one cell."""
+    given = ("--average-over", "rows", "--teacher", "local:a")
+    assert settings(*given).average_over == "rows"
+    assert settings(*given, "--no-use-labels").average_over == "losses"
+
+
 def test_what_is_set_wins() -> None:
     chosen = settings("--preset", "reference", "--rounding", "nearest", "--adoption", "hard", *TWO)
     assert (chosen.rounding, chosen.adoption, chosen.score_dropout) == ("nearest", "hard", True)

@@ -128,6 +128,11 @@ class DistillSettings(TrainingSettings):
         description="gold labels, where there are any, count on the whole batch (as in the released code), "
         "or on the asked instances alone (eq. 10: cheaper to compute, and far worse at small r)",
     )
+    average_over: Literal["losses", "rows"] = Field(
+        "losses",
+        description="losses: labels, predictions and states each have a mean of their own (eq. 3, 11), so "
+        "that two answers weigh as much as a batch's labels; rows: each row counts alike, by what it has",
+    )
     divergence: Divergence = Field("kl", description="KL(teacher‖student)·τ², eq. 1's direction, or MSE")
     temperature: float = Field(1.0, gt=0, description="τ of eq. 1")
     kd_weight: float = Field(0.5, ge=0, le=1, description="λ of eq. 3, λ*_KL of eq. 13")
@@ -210,6 +215,10 @@ class DistillSettings(TrainingSettings):
             raise ValueError("budget_usd: dollars need a tariff; set price_book, or use budget_queries")
         if not self.teacher and not self.use_labels:
             raise ValueError("use_labels: without labels and without a teacher there is nothing to learn")
+        if not self.use_labels:
+            self.average_over = (
+                "losses"  # the same where all that is learnt is answers, so one cell of a suite
+            )
         if not self.teacher and (self.budget_queries or self.budget_usd):
             raise ValueError("teacher: a budget without a teacher buys nothing; set teacher, or drop it")
         return self

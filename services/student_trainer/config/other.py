@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from student_trainer.config.reading import Settings, Several
 from student_trainer.data import DataSettings
+from teacher_api.messages import HiddenDType, Pooling
 
 
 class AugmentSettings(DataSettings, Settings):
@@ -56,10 +57,10 @@ class RecordSettings(DataSettings, Settings):
     attentions: list[Annotated[int, Field(ge=1)]] = Field(
         [], description="attention probabilities to keep as well: 2,4 (1 is the first layer)"
     )
-    pooling: Literal["cls", "mean", "none"] = Field(
+    pooling: Pooling = Field(
         "cls", description="of hidden states, over an instance's tokens; none keeps them whole, and large"
     )
-    hidden_dtype: Literal["float32", "float16"] = Field(
+    hidden_dtype: HiddenDType = Field(
         "float32", description="of hidden states and attentions; float16 halves them"
     )
     answers: Path | None = Field(

@@ -25,6 +25,7 @@ BIN = Path(sys.executable).parent
 HERE = Path(__file__).parent
 ENVIRONMENT = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
 STUDENT_LAYERS = "3"
+STUDENTS = "whose first 3 layers it starts from: the small teacher's encoder, or one with weights of its own"
 HIDDEN = ("table5", "figure6", "combined", "frontier-states")  # suites that learn from hidden states
 GENERAL = ("table4",)  # suites with a general stage
 IN_PROCESS = "128"  # tokens at which a teacher in process cuts, and so must its student there
@@ -55,9 +56,9 @@ def main() -> None:
     encoders = chosen.work / "checkpoints"
     run(sys.executable, HERE / "checkpoints.py", encoders)
     for data, folder in chosen.data.items():
-        trimmed = encoders / f"minilm-6-{data}"
+        trimmed = encoders / f"{chosen.student}-{data}"
         if not trimmed.exists():
-            run(sys.executable, HERE / "trim_vocabulary.py", encoders / "minilm-6", folder, trimmed)
+            run(sys.executable, HERE / "trim_vocabulary.py", encoders / chosen.student, folder, trimmed)
         for size, encoder in (("small", "minilm-6"), ("large", "mpnet-12")):
             if size in chosen.teachers:
                 teach(chosen, data, folder, size, encoders / encoder)
@@ -70,6 +71,7 @@ def arguments() -> Namespace:
     parser.add_argument("suite", help="such as table1, or the path of one's own")
     parser.add_argument("--data", nargs="+", required=True, help=f"NAME=FOLDER of {', '.join(RECIPES)}")
     parser.add_argument("--label-free", action="store_true", help="train by the teacher's answers alone")
+    parser.add_argument("--student", default="minilm-6", choices=["minilm-6", "minilm-3"], help=STUDENTS)
     parser.add_argument("--teachers", nargs="+", default=["small"], choices=["small", "large"])
     parser.add_argument("--precision", default="no", help="of all training: bf16 where a processor has it")
     parser.add_argument("--max-rows", help="of each data set, also for teachers that are not there yet")
@@ -127,7 +129,7 @@ def bench(chosen: Namespace, data: str, folder: str) -> None:
     recipe, work, setting = RECIPES[data], chosen.work, "label-free" if chosen.label_free else "labels"
     epochs, rate = recipe.student
     general = chosen.suite in GENERAL
-    student = f"{work}/checkpoints/minilm-6{'' if general else '-{data}'}"
+    student = f"{work}/checkpoints/{chosen.student}{'' if general else '-{data}'}"
     max_length = IN_PROCESS if general else recipe.max_length
     trainer(
         *("bench", "--suite", chosen.suite, "--data-sets", f"{data}={folder}"),
@@ -138,7 +140,7 @@ def bench(chosen: Namespace, data: str, folder: str) -> None:
         *(["--no-use-labels"] if chosen.label_free else []),
         *("--check-rows", "0", "--price-book", "google-natural-language"),
         *("--answers", work / f"answers-{data}.sqlite", "--results", chosen.results / f"{setting}.jsonl"),
-        *("--output", work / f"{Path(chosen.suite).stem}-{data}-{setting}", *chosen.rest),
+        *("--output", work / f"{Path(chosen.suite).stem}-{data}-{setting}-{chosen.student}", *chosen.rest),
     )
 
 

@@ -15,15 +15,19 @@ _PREFIX = "checkpoint-"
 
 def save(accelerator: Accelerator, folder: Path, step: int) -> None:
     """Writes `folder/checkpoint-STEP` in one atomic move; then older ones go."""
-    unfinished = folder / f".writing-{step}"
-    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished = _unfinished(folder, step)
     accelerator.save_state(str(unfinished))
-    _flush(unfinished)
-    final = folder / f"{_PREFIX}{step:08d}"
-    unfinished.rename(final)
-    _flush_entry(folder)
+    final = _finish(unfinished, step)
     for old in set(folder.glob(f"{_PREFIX}*")) - {final}:
         shutil.rmtree(old)
+
+
+def copy(checkpoint: Path, folder: Path) -> None:
+    """The same in another folder, in one atomic move."""
+    step = step_of(checkpoint)
+    unfinished = _unfinished(folder, step)
+    shutil.copytree(checkpoint, unfinished)
+    _finish(unfinished, step)
 
 
 def latest(folder: Path) -> Path | None:
@@ -48,6 +52,21 @@ def restore(accelerator: Accelerator, checkpoint: Path) -> None:
     Call it last before the loop: the random state must be that of the step, not of what came before.
     """
     accelerator.load_state(str(checkpoint))
+
+
+def _unfinished(folder: Path, step: int) -> Path:
+    """Where a checkpoint is written; what was left of it before is gone."""
+    unfinished = folder / f".writing-{step}"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    return unfinished
+
+
+def _finish(unfinished: Path, step: int) -> Path:
+    _flush(unfinished)
+    final = unfinished.with_name(f"{_PREFIX}{step:08d}")
+    unfinished.rename(final)
+    _flush_entry(final.parent)
+    return final
 
 
 def _flush(folder: Path) -> None:

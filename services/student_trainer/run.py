@@ -21,6 +21,7 @@ from student_trainer.questions import Distillation, Step
 from student_trainer.result import Money, RunResult
 from student_trainer.run_card import RunCard
 from student_trainer.schedule import Schedule
+from student_trainer.shared_stage import SharedStage, refuse_unwritable
 from student_trainer.teacher_side import TeacherSide, fingerprints_of, open_teachers, tariffs_of
 
 EVALUATION_BATCH = 64
@@ -55,6 +56,8 @@ def run(settings: DistillSettings, watch: Watch | None = None) -> RunResult:
 
 def _run(settings: DistillSettings, card: RunCard, watch: Watch | None) -> RunResult:
     tariffs = tariffs_of(settings)
+    if settings.general_epochs:
+        refuse_unwritable(settings.general_folder)
     task = _task(settings)
     model, tokenizer = _student(settings, task)
     schedule = Schedule.of(task.train, settings)
@@ -62,7 +65,9 @@ def _run(settings: DistillSettings, card: RunCard, watch: Watch | None) -> RunRe
     with open_teachers(settings, task, anatomy, card) as teachers:
         projections = teachers.projections(anatomy.width, settings.seed)
         learner = Learner(model, tokenizer, settings, schedule.total, projections, schedule.general)
-        spell = _train(settings, learner, task, teachers, schedule, watch)
+        asked = [*(teacher.fingerprint for teacher in teachers.descriptions), task.digest]
+        stage = SharedStage.of(settings, card, learner, schedule, asked)
+        spell = _train(settings, learner, task, teachers, schedule, stage, watch)
     bare = learner.accelerator.unwrap_model(learner.model)
     scores = evaluate(
         bare, tokenizer, task.validation, settings.max_length, EVALUATION_BATCH, learner.accelerator.device
@@ -150,9 +155,12 @@ def _train(
     task: TaskData,
     teachers: TeacherSide,
     schedule: Schedule,
+    stage: SharedStage | None,
     watch: Watch | None,
 ) -> Spell:
     """The loop, with what is done beside it: checkpoints, scalars, progress."""
+    if stage:
+        stage.take_over()
     found = checkpoint.latest(settings.output)
     spell = Spell(start := checkpoint.step_of(found))
     memory = Memory(len(task.train), len(teachers.matches))
@@ -174,6 +182,8 @@ def _train(
                 _keep(learner, settings.output, spell.next_step)
             if spell.next_step % settings.checkpoint_steps == 0:
                 checkpoint.save(learner.accelerator, settings.output, spell.next_step)
+            if stage and spell.next_step == schedule.general:
+                stage.keep(learner)
             if watch:
                 watch(step, schedule.total)
     spell.seconds = perf_counter() - began

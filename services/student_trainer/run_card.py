@@ -16,7 +16,7 @@ _NAME = "run.json"
 # Where things are and what may be raised on the way: everything else makes another run.
 _FREE = {
     *("data", "output", "resume", "answers", "teacher", "checkpoint_steps", "check_rows", "snapshots"),
-    *("account", "budget_queries", "budget_usd"),
+    *("account", "budget_queries", "budget_usd", "general_folder"),
 }
 
 

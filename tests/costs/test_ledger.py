@@ -12,7 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from student_trainer.costs.database import open_database, transaction
-from student_trainer.costs.ledger import Charged, Entry, Ledger, Outcome, Question, export, runs, totals
+from student_trainer.costs.ledger import (
+    Charged,
+    Entry,
+    Ledger,
+    Outcome,
+    Question,
+    export,
+    runs,
+    take_over,
+    totals,
+)
 from teacher_api.prices import load_tariff
 
 TARIFF = load_tariff("google-natural-language", "sentiment")
@@ -159,3 +169,38 @@ def test_export_gives_every_row_with_its_names(database: sqlite3.Connection) -> 
     found = dict(zip(names, row, strict=True))
     assert (found["step"], found["row"], found["key"], found["outcome"]) == (3, 7, b"key 7".hex(), "charged")
     assert runs(database) == ["run"]
+
+
+def took_over(database: sqlite3.Connection, end: int) -> bool:
+    return take_over(database, "author", "run", "a", end, DECEMBER)
+
+
+def test_another_runs_first_steps_are_taken_over_once_and_free(database: sqlite3.Connection) -> None:
+    author = ledger_on(database, run="author")
+    write(author, -1, entry(9, "charged", 1))  # its handshake
+    write(author, 0, entry(1, "refused"), entry(2, "charged", 1), entry(3, "joined"))
+    write(author, 0, entry(1, "charged", 1))
+    write(author, 5, entry(4, "charged", 1))
+    before, own = author.charged(), "SELECT step, row, outcome, queries, usd FROM ledger WHERE run = 'run'"
+    for _ in range(2):
+        assert took_over(database, end=5)
+        assert sorted(database.execute(own)) == [(0, row, "kept", 0, "0") for row in (1, 2, 3)]
+    assert author.charged() == before
+
+
+def test_what_was_paid_before_taking_over_stays(database: sqlite3.Connection) -> None:
+    write(ledger_on(database, run="author"), 0, entry(1, "charged", 1), entry(2, "charged", 1))
+    write(ledger_on(database), 0, entry(1, "charged", 1))
+    assert took_over(database, end=1)
+    assert [(total.outcome, total.queries) for total in totals(database, "run")] == [
+        ("charged", 1),
+        ("kept", 0),
+    ]
+
+
+@pytest.mark.parametrize("last", ["refused", "failed"])
+def test_what_was_not_answered_is_not_taken_over(database: sqlite3.Connection, last: Outcome) -> None:
+    assert not took_over(database, end=1)
+    write(ledger_on(database, run="author"), 0, entry(1, "charged", 1), entry(2, last))
+    assert not took_over(database, end=1)
+    assert runs(database) == ["author"]

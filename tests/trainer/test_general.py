@@ -103,6 +103,54 @@ def test_both_stages_are_killed_and_go_on(command, new_server, other_task: Path,
     assert "general stage: 18 steps, 144 questions" in " ".join((folders[0] / "log").read_text().split())
 
 
+def whole_stage(command, *more: object, **settings: object) -> list[object]:
+    """A run of both stages that asks about all rows in the first."""
+    return command(*more, preset="tinybert", general_epochs=1, epochs=1, max_length=12, **settings)
+
+
+@pytest.mark.parametrize("held", [None, "student_trainer.checkpoint.copy"])
+def test_a_general_stage_is_learnt_once(held: str | None, command, tmp_path: Path) -> None:
+    """Who takes it over, even in two attempts, ends as who has learnt it: weights, ledger and account."""
+    shared, other = ("--general-folder", "general"), {"strategy": "random", "ratio": 0.5}
+    train(tmp_path, *whole_stage(command, *shared, output="first"))
+    taking = whole_stage(command, *shared, "--resume", output="second", **other)
+    if held:
+        trainer = Trainer(tmp_path, *taking, hold=held)
+        assert trainer.wait_for_steps(1)
+        trainer.kill()
+    trainer = Trainer(tmp_path, *taking)
+    assert trainer.wait_for_steps(STEPS)
+    assert not trainer.wait_for_steps(1), "it has learnt more than the second stage"
+    assert trainer.wait() == 0
+    learnt = train(tmp_path, *whole_stage(command, output="third", **other))
+    assert timeless(result_of(tmp_path / "second")) == timeless(learnt)
+    assert learnt["stages"]["general"]["questions"]["kept"] == TRAIN
+    assert weights_of(tmp_path / "second") == weights_of(tmp_path / "third")
+    assert ledger_of(tmp_path, "second") == ledger_of(tmp_path, "third")
+
+
+@pytest.mark.parametrize("other", [{"seed": 1}, {"layer_map": "2:1"}, {"answers": "elsewhere.sqlite"}])
+def test_another_general_stage_is_not_taken_over(other: dict[str, object], command, tmp_path: Path) -> None:
+    """Nor one whose answers are in another file: they would have to be asked for again."""
+    train(tmp_path, *whole_stage(command, "--general-folder", "general", output="first"))
+    trainer = Trainer(
+        tmp_path, *whole_stage(command, "--general-folder", "general", output="second", **other)
+    )
+    assert trainer.wait_for_steps(2 * STEPS)
+    assert trainer.wait() == 0
+
+
+def test_a_grid_learns_the_general_stage_once(command, tmp_path: Path) -> None:
+    """And what its runs have shared is gone in the end."""
+    words = whole_stage(command, "--ratios", 0.25, "--strategies", "entropy", "--seeds", 0, output="grid")
+    place = words.index("--ratio")
+    trainer = Trainer(tmp_path, "bench", *words[1:place], *words[place + 2 :])
+    assert trainer.wait_for_steps(5 * STEPS), "no KD, the stage, random, entropy, full KD"
+    assert not trainer.wait_for_steps(1)
+    assert trainer.wait() == 0, trainer.log
+    assert not (tmp_path / "grid" / "general").exists()
+
+
 def test_another_width_is_projected_and_changes_the_student(command, tmp_path: Path) -> None:
     """Hidden states alone, of an untaught teacher whose heads differ as well."""
     wide = save_bert(tmp_path / "wide", seed=9, layers=4, hidden=48, heads=4)
@@ -142,6 +190,7 @@ def test_what_cannot_be_compared_is_refused(command, teacher: Path, student: Pat
             {"max_length": 32},
             "max_length: 32; the general stage compares token by token, and model cuts",
         ),
+        ({"general_folder": "words/config.json"}, "general_folder: cannot be written: "),
         ({"layer_map": "4:1"}, "layer_map: '4:1' names layer 4 of the teacher; it has 0 to 3"),
     ]
     for wrong, says in cases:

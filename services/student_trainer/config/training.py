@@ -164,6 +164,11 @@ class DistillSettings(TrainingSettings):
     general_attentions: bool = Field(
         True, description="off: hidden states alone, where the heads differ in number or none are given"
     )
+    general_folder: Path | None = Field(
+        None,
+        description="folder where runs that differ only behind the general stage share it, so that the first "
+        "one learns it for all; the runs of a bench have one of their own",
+    )
     pooling: Literal["cls", "mean"] = Field("cls", description="of hidden states, over an instance's tokens")
     hidden_dtype: HiddenDType = Field(
         "float32", description="of hidden states on the wire and on disk; float16 halves them"

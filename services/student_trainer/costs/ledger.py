@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Literal
 
-from student_trainer.costs.database import create
+from student_trainer.costs.database import create, transaction
 from teacher_api.prices import Tariff
 
 Outcome = Literal["charged", "cached", "kept", "joined", "refused", "failed"]
@@ -37,6 +37,17 @@ _INSERT = """INSERT INTO ledger SELECT :run, :step, :row, :teacher, :key, :outco
     WHERE :queries > 0 OR NOT EXISTS (
         SELECT 1 FROM ledger WHERE run = :run AND step = :step AND teacher = :teacher AND row = :row
         AND (outcome = :outcome OR outcome NOT IN ('refused', 'failed')))"""
+
+# What became in the end of each question of another run's first steps.
+_AUTHORS = """SELECT *, MAX(rowid) FROM ledger WHERE run = :author AND step >= 0 AND step < :end
+    GROUP BY step, teacher, row"""
+_ASKED = f"SELECT COUNT(*), COALESCE(SUM(outcome IN ('refused', 'failed')), 0) FROM ({_AUTHORS})"
+_TAKE_OVER = f"""INSERT INTO ledger
+    SELECT :run, step, row, teacher, key, 'kept', characters, units, 0, '0', :account, tariff, :at
+    FROM ({_AUTHORS}) AS theirs WHERE NOT EXISTS (
+        SELECT 1 FROM ledger AS own WHERE own.run = :run AND own.step = theirs.step
+        AND own.teacher = theirs.teacher AND own.row = theirs.row
+        AND own.outcome NOT IN ('refused', 'failed'))"""
 
 # A refusal or a failure that cost nothing and was made good later is history, not a question of its own.
 _TOTALS = """SELECT teacher, outcome, COUNT(*), COUNT(DISTINCT key), SUM(characters), SUM(units), SUM(queries)
@@ -173,6 +184,24 @@ def totals(database: sqlite3.Connection, run: str) -> list[Total]:
         _TOTALS, (run,)
     ).fetchall()
     return [Total(*row, usd=usd.get(row[:2], Decimal(0))) for row in rows]
+
+
+def take_over(
+    database: sqlite3.Connection, author: str, run: str, account: str, end: int, at: datetime
+) -> bool:
+    """Enters what another run asked before a step as this run's own, kept and free.
+
+    Returns:
+        Whether all of it was answered, and into this file; if not, nothing is entered.
+    """
+    create(database, *_SCHEMA)
+    theirs = {"author": author, "end": end}
+    with transaction(database):
+        asked, unanswered = database.execute(_ASKED, theirs).fetchone()
+        if asked and not unanswered:
+            when = at.astimezone(UTC).isoformat(timespec="milliseconds")
+            database.execute(_TAKE_OVER, theirs | {"run": run, "account": account, "at": when})
+    return bool(asked and not unanswered)
 
 
 def paid(database: sqlite3.Connection) -> dict[tuple[str, str], tuple[int, int]]:

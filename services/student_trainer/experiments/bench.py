@@ -4,6 +4,7 @@ Writes results.jsonl, table.md, curve.svg, curve.png, report.html (and bill.svg,
 known) into the output folder, anew after every cell: an interrupted grid has a report of what it has.
 """
 
+import shutil
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -16,7 +17,7 @@ from student_trainer.experiments import grid as plain
 from student_trainer.experiments import plots, report, table
 from student_trainer.experiments.progress import Display
 from student_trainer.experiments.summary import Grid
-from student_trainer.experiments.sweep import Run, sweep
+from student_trainer.experiments.sweep import GENERAL, Run, sweep
 
 Check = Callable[[BenchSettings], dict[str, str]]
 
@@ -42,6 +43,7 @@ def bench(settings: BenchSettings, run: Run, check: Check, console: Console | No
         with Display(cells, results, console or Console(stderr=True)) as display:
             for _ in sweep(cells, run, results, display, settings.keep_models):
                 publish(Grid.of(results.all()), settings.output, about)
+        shutil.rmtree(settings.output / GENERAL, ignore_errors=True)
     grid = Grid.of(results.all())
     publish(grid, settings.output, about)
     Console().print(table.terminal(grid))

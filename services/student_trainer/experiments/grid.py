@@ -8,7 +8,7 @@ from typing import Any
 
 from student_trainer.config import BenchSettings, DistillSettings
 from student_trainer.experiments.results import Recipe, Results
-from student_trainer.experiments.sweep import PLACES, Cell, without_teacher
+from student_trainer.experiments.sweep import GENERAL, PLACES, Cell, without_teacher
 
 # The grid itself may be widened.
 _FREE = PLACES | {"keep_models", "strategies", "ratios", "seeds", "strategy", "ratio", "seed"}
@@ -37,6 +37,7 @@ def _cell(strategy: str, ratio: float, seed: int, settings: BenchSettings, check
     shared = {name: getattr(settings, name) for name in DistillSettings.model_fields}
     own: dict[str, Any] = {
         "output": settings.output / "cells" / name,
+        "general_folder": settings.general_folder or settings.output / GENERAL,
         "resume": True,
         "seed": seed,
         "strategy": strategy,

@@ -16,7 +16,12 @@ from student_trainer.result import RunResult
 Run = Callable[[DistillSettings, Watch], RunResult]
 
 # Of a recipe: where things are, and what may be raised on the way. A teacher may move, data too.
-PLACES = {"data", "output", "answers", "teacher", "resume", "checkpoint_steps", "check_rows", "snapshots"}
+PLACES = {
+    *("data", "output", "answers", "teacher", "resume", "checkpoint_steps", "check_rows", "snapshots"),
+    "general_folder",
+}
+
+GENERAL = "general"  # in the output folder: the general stages that cells share, while there are more to come
 
 
 @dataclass(frozen=True)

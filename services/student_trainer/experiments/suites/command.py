@@ -3,6 +3,7 @@
 Writes results.jsonl, table.md, figure.svg, figure.png and report.html into the output folder.
 """
 
+import shutil
 from dataclasses import replace
 from functools import partial
 
@@ -17,7 +18,7 @@ from student_trainer.experiments.suites.forecast import forecast
 from student_trainer.experiments.suites.plan import Check, plan, recipes
 from student_trainer.experiments.suites.report import publish
 from student_trainer.experiments.suites.suite import Figure, load
-from student_trainer.experiments.sweep import Run, sweep
+from student_trainer.experiments.sweep import GENERAL, Run, sweep
 from student_trainer.loop import Watch
 from student_trainer.result import RunResult
 
@@ -51,6 +52,7 @@ def bench_suite(settings: SuiteSettings, run: Run, check: Check, console: Consol
         noted = _with_series(run, planned.suite.figure)
         for _ in sweep(planned.cells, noted, results, display, settings.keep_models):
             publish(planned, results, recipe_of, settings.output)
+        shutil.rmtree(settings.output / GENERAL, ignore_errors=True)
     found = publish(planned, results, recipe_of, settings.output)
     Console().print(table.terminal(found))
     for sentence in table.findings(found):

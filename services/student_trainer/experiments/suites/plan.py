@@ -14,7 +14,7 @@ from student_trainer.config import ConfigError, DistillSettings, SuiteSettings, 
 from student_trainer.errors import UserError
 from student_trainer.experiments.results import Recipe
 from student_trainer.experiments.suites.suite import Row, Suite, data_sets
-from student_trainer.experiments.sweep import PLACES, Cell, without_teacher
+from student_trainer.experiments.sweep import GENERAL, PLACES, Cell, without_teacher
 
 Check = Callable[[DistillSettings], dict[str, str]]
 
@@ -185,6 +185,7 @@ def _cell(row: Row, data: str, seed: int, values: dict[str, Any], settings: Suit
         "data": settings.data_sets[data],
         "student": settings.student.replace("{data}", data),
         "output": settings.output / "cells" / name,
+        "general_folder": settings.general_folder or settings.output / GENERAL,
         "seed": seed,
         "resume": True,
     }

@@ -5,10 +5,19 @@ from time import perf_counter
 
 import torch
 
+from student_trainer.config import DistillSettings
 from student_trainer.dynamics.selection import generator_for, how_many, random_doubt, select
 from student_trainer.insides import Insides, insides_loss
 from student_trainer.questions import Distillation, Question, Step, one_ahead
-from student_trainer.schedule import take
+from student_trainer.schedule import Schedule, take
+
+
+def questions_of(settings: DistillSettings, schedule: Schedule) -> int:
+    """Of the whole stage."""
+    sizes = (len(schedule.rows_of(step)) for step in range(schedule.general))
+    return sum(
+        how_many(size, settings.general_ratio, settings.rounding, step) for step, size in enumerate(sizes)
+    )
 
 
 def in_general(work: Distillation, start: int) -> Iterator[Question]:
@@ -42,8 +51,7 @@ def learn_insides(work: Distillation, question: Question) -> Step | None:
     if came:
         ours = student[came]
         teacher = Insides.of(outputs, insight, ours.mask.sum(1).tolist()).to(ours.states.device)
-        longest = teacher.mask.shape[1]
-        ours = Insides(ours.states[:, :, :longest], ours.attentions[..., :longest, :longest], ours.mask)
+        ours = ours.cut(teacher.mask.shape[1])  # the longest of the asked may be without an answer
         loss = insides_loss(ours, teacher, learner.projections[-1])
     rate = learner.learning_rate
     learner.update(loss)

@@ -76,6 +76,12 @@ class Insides:
         chosen = list(rows)
         return Insides(self.states[chosen], self.attentions[chosen], self.mask[chosen])
 
+    def cut(self, tokens: int) -> "Insides":
+        """Padded to so many tokens only: no instance has more."""
+        return Insides(
+            self.states[:, :, :tokens], self.attentions[..., :tokens, :tokens], self.mask[:, :tokens]
+        )
+
     @classmethod
     def of(cls, answers: Sequence[Outputs], insight: Insight, tokens: Sequence[int]) -> "Insides":
         """A teacher's, padded to the longest of `tokens`: how many the student has of each instance.

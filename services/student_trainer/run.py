@@ -56,8 +56,9 @@ def run(settings: DistillSettings, watch: Watch | None = None) -> RunResult:
 
 def _run(settings: DistillSettings, card: RunCard, watch: Watch | None) -> RunResult:
     tariffs = tariffs_of(settings)
-    if settings.general_epochs:
-        refuse_unwritable(settings.general_folder)
+    shares = settings.general_folder if settings.general_epochs and not settings.snapshots else None
+    if shares:
+        refuse_unwritable(shares)
     task = _task(settings)
     model, tokenizer = _student(settings, task)
     schedule = Schedule.of(task.train, settings)
@@ -65,8 +66,8 @@ def _run(settings: DistillSettings, card: RunCard, watch: Watch | None) -> RunRe
     with open_teachers(settings, task, anatomy, card) as teachers:
         projections = teachers.projections(anatomy.width, settings.seed)
         learner = Learner(model, tokenizer, settings, schedule.total, projections, schedule.general)
-        asked = [*(teacher.fingerprint for teacher in teachers.descriptions), task.digest]
-        stage = SharedStage.of(settings, card, learner, schedule, asked)
+        depends_on = [*(teacher.fingerprint for teacher in teachers.descriptions), task.digest, str(tariffs)]
+        stage = SharedStage(settings, card, learner, schedule, depends_on) if shares else None
         spell = _train(settings, learner, task, teachers, schedule, stage, watch)
     bare = learner.accelerator.unwrap_model(learner.model)
     scores = evaluate(

@@ -6,18 +6,19 @@ was learnt or taken over, a run ends with the same student and the same account.
 
 import hashlib
 import json
+from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Self
+from tempfile import TemporaryFile
 
 from filelock import FileLock
 
 from student_trainer import checkpoint
 from student_trainer.config import ConfigError, DistillSettings
 from student_trainer.costs.database import open_database
-from student_trainer.costs.ledger import take_over
+from student_trainer.costs.ledger import answered, take_over
+from student_trainer.general import questions_of
 from student_trainer.learner import Learner
 from student_trainer.run_card import RunCard
 from student_trainer.schedule import Schedule
@@ -26,75 +27,80 @@ from student_trainer.schedule import Schedule
 _LATER = {
     *("strategy", "ratio", "ratio_of", "replay", "pool", "rounds", "warm_start", "warm_share", "calibrated"),
     *("score_dropout", "label_loss", "average_over", "divergence", "temperature", "kd_weight"),
-    *("patient_weight", "metric"),
+    *("patient_weight", "metric", "validation_split", "preset"),
 }
 
 
-@dataclass(frozen=True)
 class SharedStage:
     """One run's general stage, and where others find it.
 
-    Attributes:
-        settings: of the run.
+    Args:
+        settings: of the run; it has a general stage, and a folder for it.
         card: the run's.
-        steps: of the stage.
-        folder: of this very stage.
+        learner: with the student as the run begins with it.
+        schedule: of the run.
+        depends_on: what the settings do not say: the teacher's fingerprint, the rows' digest, the tariff.
     """
 
-    settings: DistillSettings
-    card: RunCard
-    steps: int
-    folder: Path
-
-    @classmethod
-    def of(
-        cls, settings: DistillSettings, card: RunCard, learner: Learner, schedule: Schedule, asked: list[str]
-    ) -> Self | None:
-        """None without a general stage, or a folder for it. The student must be as the run begins with it.
-
-        Args:
-            asked: the teacher's fingerprint, and the digest of the rows.
-        """
-        if not schedule.general or not settings.general_folder:
-            return None
+    def __init__(
+        self,
+        settings: DistillSettings,
+        card: RunCard,
+        learner: Learner,
+        schedule: Schedule,
+        depends_on: Sequence[str],
+    ) -> None:
+        self.steps, self._settings, self._run = schedule.general, settings, card.id
+        self._questions = questions_of(settings, schedule)
         recipe = {name: value for name, value in card.recipe.items() if name not in _LATER}
-        digest = hashlib.sha256(json.dumps([*asked, recipe], sort_keys=True).encode())
+        digest = hashlib.sha256(json.dumps([*depends_on, recipe], sort_keys=True).encode())
         for module in (learner.model, *learner.projections):
             for weights in module.state_dict().values():
                 digest.update(weights.float().cpu().numpy().tobytes())
-        return cls(settings, card, schedule.general, settings.general_folder / digest.hexdigest())
+        assert settings.general_folder is not None
+        self._folder = settings.general_folder / digest.hexdigest()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._author = self._folder / "run"
 
     def take_over(self) -> None:
         """Lets a run that has learnt nothing yet begin behind the stage, if another run has learnt it.
 
         To the ledger its questions were asked, and their answers kept: so they must be in this run's file.
         """
-        found, output = checkpoint.latest(self.folder), self.settings.output
-        if found is None or checkpoint.latest(output):
+        if checkpoint.latest(self._settings.output):
             return
-        author, account = self._author.read_text(), self.settings.account or self.card.id
-        with closing(open_database(self.settings.answers)) as database:
-            there = take_over(database, author, self.card.id, account, self.steps, datetime.now(UTC))
-        if there:
-            checkpoint.copy(found, output)
+        with self._locked():
+            found = checkpoint.latest(self._folder)
+            if found is None or not self._whole(author := self._author.read_text()):
+                return
+            account = self._settings.account or self._run
+            with closing(open_database(self._settings.answers)) as database:
+                take_over(database, author, self._run, account, self.steps, datetime.now(UTC))
+            checkpoint.copy(found, self._settings.output)
 
     def keep(self, learner: Learner) -> None:
-        """For others: the run as it is right behind the stage."""
-        self.folder.mkdir(exist_ok=True)
-        with FileLock(self.folder / ".lock"):  # two may come here at once
-            if checkpoint.latest(self.folder) is None:
-                self._author.write_text(self.card.id)
-                checkpoint.save(learner.accelerator, self.folder, self.steps)
+        """For others: the run as it is right behind the stage, unless a question of it has no answer."""
+        if not self._whole(self._run):
+            return
+        with self._locked():
+            checkpoint.remove(self._folder)  # of whom this run could not take it over
+            self._author.write_text(self._run)
+            checkpoint.save(learner.accelerator, self._folder, self.steps)
 
-    @property
-    def _author(self) -> Path:
-        return self.folder / "run"
+    def _whole(self, run: str) -> bool:
+        """Whether all that the stage asks was answered to this run, and into our file."""
+        with closing(open_database(self._settings.answers)) as database:
+            return answered(database, run, self.steps) == self._questions
+
+    def _locked(self) -> FileLock:
+        return FileLock(self._folder / ".lock")
 
 
-def refuse_unwritable(folder: Path | None) -> None:
-    """Makes the folder of shared stages; raises ConfigError if that cannot be."""
+def refuse_unwritable(folder: Path) -> None:
+    """Makes the folder of shared stages; raises ConfigError if nothing can be written there."""
     try:
-        if folder:
-            folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise ConfigError(f"general_folder: cannot be written: {error}; name another") from None

@@ -18,6 +18,7 @@ from student_trainer.costs.ledger import (
     Ledger,
     Outcome,
     Question,
+    answered,
     export,
     runs,
     take_over,
@@ -171,27 +172,28 @@ def test_export_gives_every_row_with_its_names(database: sqlite3.Connection) -> 
     assert runs(database) == ["run"]
 
 
-def took_over(database: sqlite3.Connection, end: int) -> bool:
-    return take_over(database, "author", "run", "a", end, DECEMBER)
-
-
 def test_another_runs_first_steps_are_taken_over_once_and_free(database: sqlite3.Connection) -> None:
     author = ledger_on(database, run="author")
     write(author, -1, entry(9, "charged", 1))  # its handshake
     write(author, 0, entry(1, "refused"), entry(2, "charged", 1), entry(3, "joined"))
     write(author, 0, entry(1, "charged", 1))
-    write(author, 5, entry(4, "charged", 1))
-    before, own = author.charged(), "SELECT step, row, outcome, queries, usd FROM ledger WHERE run = 'run'"
+    write(author, 700, entry(5, "cached"))
+    write(author, 701, entry(4, "charged", 1))
+    before = author.charged()
+    own = "SELECT step, row, outcome, queries, usd, account, tariff FROM ledger WHERE run = 'run'"
     for _ in range(2):
-        assert took_over(database, end=5)
-        assert sorted(database.execute(own)) == [(0, row, "kept", 0, "0") for row in (1, 2, 3)]
+        take_over(database, "author", "run", "mine", 701, DECEMBER)
+        assert sorted(database.execute(own)) == [
+            (step, row, "kept", 0, "0", "mine", TARIFF.name)
+            for step, row in ((0, 1), (0, 2), (0, 3), (700, 5))
+        ]
     assert author.charged() == before
 
 
 def test_what_was_paid_before_taking_over_stays(database: sqlite3.Connection) -> None:
     write(ledger_on(database, run="author"), 0, entry(1, "charged", 1), entry(2, "charged", 1))
     write(ledger_on(database), 0, entry(1, "charged", 1))
-    assert took_over(database, end=1)
+    take_over(database, "author", "run", "a", 1, DECEMBER)
     assert [(total.outcome, total.queries) for total in totals(database, "run")] == [
         ("charged", 1),
         ("kept", 0),
@@ -199,8 +201,10 @@ def test_what_was_paid_before_taking_over_stays(database: sqlite3.Connection) ->
 
 
 @pytest.mark.parametrize("last", ["refused", "failed"])
-def test_what_was_not_answered_is_not_taken_over(database: sqlite3.Connection, last: Outcome) -> None:
-    assert not took_over(database, end=1)
-    write(ledger_on(database, run="author"), 0, entry(1, "charged", 1), entry(2, last))
-    assert not took_over(database, end=1)
-    assert runs(database) == ["author"]
+def test_only_what_has_an_answer_counts_as_answered(database: sqlite3.Connection, last: Outcome) -> None:
+    assert answered(database, "run", 2) == 0
+    write(ledger_on(database), 0, entry(1, "charged", 1), entry(2, last), entry(3, "kept"))
+    write(ledger_on(database), 2, entry(4, "charged", 1))
+    assert answered(database, "run", 2) == 2
+    write(ledger_on(database), 0, entry(2, "charged", 1))
+    assert answered(database, "run", 2) == 3

@@ -179,6 +179,22 @@ def test_a_dry_run_asks_and_trains_nothing(small: SuiteSettings, tmp_path: Path,
     assert lines["together,"][2:] == ["9", "52", "28"]
 
 
+@pytest.mark.parametrize(("use_labels", "runs"), [(True, 2), (False, 1)])
+def test_a_dry_run_counts_rows_that_are_one_run_once(
+    small: SuiteSettings, tmp_path: Path, capsys, use_labels: bool, runs: int
+) -> None:
+    """Without labels there is one way to average."""
+    for split in ("train", "validation"):
+        (tmp_path / f"{split}.jsonl").write_text('{"text": "a", "label": "a"}\n{"text": "b", "label": "b"}')
+    rows = ["batch random + replay 0.2", "batch random + replay by row 0.2"]
+    given = {"suite": "frontier", "rows": rows, "data_sets": {"rte": str(tmp_path)}, "seeds": [0]}
+    given |= {"dry_run": True, "use_labels": use_labels}
+    go(SuiteSettings(**small.model_dump(exclude_unset=True) | given), Scored())
+    said = capsys.readouterr().out
+    assert f"together, {runs} cells" in said
+    assert (" above" in said) == (runs == 1)
+
+
 @pytest.mark.parametrize(("changed", "finished"), [({}, 2), ({"learning_rate": 0.5}, 0)])
 def test_a_dry_run_counts_as_finished_what_a_run_would(
     small: SuiteSettings, tmp_path: Path, capsys, changed: dict[str, Any], finished: int

@@ -58,6 +58,7 @@ def test_a_general_stage_has_columns_of_its_own() -> None:
     names = ["of the general stage: asked", "charged there", "units there", "$ there"]
     said = [[row(text, start)[titles.index(name)] for name in names] for start in ("entropy", "no KD")]
     assert said == [["900", "700", "950", "$1.50"], [""] * 4]
+    assert "in the wall time of the one that learnt it" in text
     assert "general" not in markdown(GRID)
 
 

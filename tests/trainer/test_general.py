@@ -103,6 +103,17 @@ def test_both_stages_are_killed_and_go_on(command, new_server, other_task: Path,
     assert "general stage: 18 steps, 144 questions" in " ".join((folders[0] / "log").read_text().split())
 
 
+SHARED = ("--general-folder", "general")
+
+
+def learns(folder: Path, steps: int, *arguments: object) -> None:
+    """A run to its end, in so many steps."""
+    trainer = Trainer(folder, *arguments)
+    assert trainer.wait_for_steps(steps)
+    assert not trainer.wait_for_steps(1), f"more than {steps} steps"
+    assert trainer.wait() == 0, trainer.log
+
+
 def whole_stage(command, *more: object, **settings: object) -> list[object]:
     """A run of both stages that asks about all rows in the first."""
     return command(*more, preset="tinybert", general_epochs=1, epochs=1, max_length=12, **settings)
@@ -111,17 +122,14 @@ def whole_stage(command, *more: object, **settings: object) -> list[object]:
 @pytest.mark.parametrize("held", [None, "student_trainer.checkpoint.copy"])
 def test_a_general_stage_is_learnt_once(held: str | None, command, tmp_path: Path) -> None:
     """Who takes it over, even in two attempts, ends as who has learnt it: weights, ledger and account."""
-    shared, other = ("--general-folder", "general"), {"strategy": "random", "ratio": 0.5}
-    train(tmp_path, *whole_stage(command, *shared, output="first"))
-    taking = whole_stage(command, *shared, "--resume", output="second", **other)
+    other = {"strategy": "random", "ratio": 0.5}
+    train(tmp_path, *whole_stage(command, *SHARED, output="first"))
+    taking = whole_stage(command, *SHARED, "--resume", output="second", **other)
     if held:
         trainer = Trainer(tmp_path, *taking, hold=held)
         assert trainer.wait_for_steps(1)
         trainer.kill()
-    trainer = Trainer(tmp_path, *taking)
-    assert trainer.wait_for_steps(STEPS)
-    assert not trainer.wait_for_steps(1), "it has learnt more than the second stage"
-    assert trainer.wait() == 0
+    learns(tmp_path, STEPS, *taking)
     learnt = train(tmp_path, *whole_stage(command, output="third", **other))
     assert timeless(result_of(tmp_path / "second")) == timeless(learnt)
     assert learnt["stages"]["general"]["questions"]["kept"] == TRAIN
@@ -129,26 +137,39 @@ def test_a_general_stage_is_learnt_once(held: str | None, command, tmp_path: Pat
     assert ledger_of(tmp_path, "second") == ledger_of(tmp_path, "third")
 
 
-@pytest.mark.parametrize("other", [{"seed": 1}, {"layer_map": "2:1"}, {"answers": "elsewhere.sqlite"}])
+@pytest.mark.parametrize("other", [{"seed": 1}, {"layer_map": "2:1"}, {"snapshots": 2}])
 def test_another_general_stage_is_not_taken_over(other: dict[str, object], command, tmp_path: Path) -> None:
-    """Nor one whose answers are in another file: they would have to be asked for again."""
-    train(tmp_path, *whole_stage(command, "--general-folder", "general", output="first"))
-    trainer = Trainer(
-        tmp_path, *whole_stage(command, "--general-folder", "general", output="second", **other)
-    )
-    assert trainer.wait_for_steps(2 * STEPS)
-    assert trainer.wait() == 0
+    """Nor any where the student is to be seen at its first step, too."""
+    train(tmp_path, *whole_stage(command, *SHARED, output="first"))
+    learns(tmp_path, 2 * STEPS, *whole_stage(command, *SHARED, output="second", **other))
+    snapshots = sorted(path.name for path in (tmp_path / "second" / "snapshots").glob("*"))
+    assert snapshots == [f"{step:08d}" for step in (0, STEPS)[: 2 * ("snapshots" in other)]]
+
+
+def test_who_has_other_answers_learns_the_stage_and_replaces_it(command, tmp_path: Path) -> None:
+    """They would have to be asked for again: what a run learnt from is in its own file."""
+    elsewhere = {"answers": "elsewhere.sqlite"}
+    train(tmp_path, *whole_stage(command, *SHARED, output="first"))
+    learns(tmp_path, 2 * STEPS, *whole_stage(command, *SHARED, output="second", **elsewhere))
+    learns(tmp_path, STEPS, *whole_stage(command, *SHARED, output="third", strategy="random", **elsewhere))
+
+
+def test_a_stage_that_a_budget_cut_is_not_shared(command, other_task: Path, tmp_path: Path) -> None:
+    """Its student has learnt less than one that may ask all."""
+    poor = {"budget_queries": 100, "when_spent": "labels-only", "check_rows": 0, "data": other_task}
+    result = train(tmp_path, *whole_stage(command, *SHARED, output="first", **poor))
+    assert result["stages"]["general"]["questions"]["refused"] > 0
+    rich = poor | {"budget_queries": 10_000, "strategy": "random"}
+    learns(tmp_path, 2 * STEPS, *whole_stage(command, *SHARED, output="second", **rich))
 
 
 def test_a_grid_learns_the_general_stage_once(command, tmp_path: Path) -> None:
     """And what its runs have shared is gone in the end."""
     words = whole_stage(command, "--ratios", 0.25, "--strategies", "entropy", "--seeds", 0, output="grid")
     place = words.index("--ratio")
-    trainer = Trainer(tmp_path, "bench", *words[1:place], *words[place + 2 :])
-    assert trainer.wait_for_steps(5 * STEPS), "no KD, the stage, random, entropy, full KD"
-    assert not trainer.wait_for_steps(1)
-    assert trainer.wait() == 0, trainer.log
-    assert not (tmp_path / "grid" / "general").exists()
+    # no KD, the stage, random, entropy, full KD
+    learns(tmp_path, 5 * STEPS, "bench", *words[1:place], *words[place + 2 :])
+    assert not (tmp_path / "grid" / ".general").exists()
 
 
 def test_another_width_is_projected_and_changes_the_student(command, tmp_path: Path) -> None:

@@ -166,8 +166,8 @@ class DistillSettings(TrainingSettings):
     )
     general_folder: Path | None = Field(
         None,
-        description="folder where runs that differ only behind the general stage share it, so that the first "
-        "one learns it for all; the runs of a bench have one of their own",
+        description="folder where runs with the same general stage share it (not those with snapshots): the "
+        "first one learns it for all that ask and learn otherwise behind it; a bench has one of its own",
     )
     pooling: Literal["cls", "mean"] = Field("cls", description="of hidden states, over an instance's tokens")
     hidden_dtype: HiddenDType = Field(

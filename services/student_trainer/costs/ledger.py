@@ -38,16 +38,17 @@ _INSERT = """INSERT INTO ledger SELECT :run, :step, :row, :teacher, :key, :outco
         SELECT 1 FROM ledger WHERE run = :run AND step = :step AND teacher = :teacher AND row = :row
         AND (outcome = :outcome OR outcome NOT IN ('refused', 'failed')))"""
 
-# What became in the end of each question of another run's first steps.
-_AUTHORS = """SELECT *, MAX(rowid) FROM ledger WHERE run = :author AND step >= 0 AND step < :end
+# What became in the end of each question of some of another run's steps.
+_AUTHORS = """SELECT *, MAX(rowid) FROM ledger WHERE run = :author AND step >= :first AND step < :end
     GROUP BY step, teacher, row"""
-_ASKED = f"SELECT COUNT(*), COALESCE(SUM(outcome IN ('refused', 'failed')), 0) FROM ({_AUTHORS})"
+_ANSWERED = f"SELECT COUNT(*) FROM ({_AUTHORS}) WHERE outcome NOT IN ('refused', 'failed')"
 _TAKE_OVER = f"""INSERT INTO ledger
     SELECT :run, step, row, teacher, key, 'kept', characters, units, 0, '0', :account, tariff, :at
     FROM ({_AUTHORS}) AS theirs WHERE NOT EXISTS (
         SELECT 1 FROM ledger AS own WHERE own.run = :run AND own.step = theirs.step
         AND own.teacher = theirs.teacher AND own.row = theirs.row
         AND own.outcome NOT IN ('refused', 'failed'))"""
+_STEPS_AT_ONCE = 500  # of a transaction: others wait for its end
 
 # A refusal or a failure that cost nothing and was made good later is history, not a question of its own.
 _TOTALS = """SELECT teacher, outcome, COUNT(*), COUNT(DISTINCT key), SUM(characters), SUM(units), SUM(queries)
@@ -186,22 +187,25 @@ def totals(database: sqlite3.Connection, run: str) -> list[Total]:
     return [Total(*row, usd=usd.get(row[:2], Decimal(0))) for row in rows]
 
 
+def answered(database: sqlite3.Connection, run: str, end: int) -> int:
+    """Questions of a run's steps before this one that have an answer."""
+    create(database, *_SCHEMA)
+    steps = {"author": run, "first": 0, "end": end}
+    return int(database.execute(_ANSWERED, steps).fetchone()[0])
+
+
 def take_over(
     database: sqlite3.Connection, author: str, run: str, account: str, end: int, at: datetime
-) -> bool:
-    """Enters what another run asked before a step as this run's own, kept and free.
+) -> None:
+    """Enters what another run asked before a step, all of it answered, as this run's own, kept and free.
 
-    Returns:
-        Whether all of it was answered, and into this file; if not, nothing is entered.
+    Stopped on the way, it can be done again: what a run has stands once.
     """
-    create(database, *_SCHEMA)
-    theirs = {"author": author, "end": end}
-    with transaction(database):
-        asked, unanswered = database.execute(_ASKED, theirs).fetchone()
-        if asked and not unanswered:
-            when = at.astimezone(UTC).isoformat(timespec="milliseconds")
-            database.execute(_TAKE_OVER, theirs | {"run": run, "account": account, "at": when})
-    return bool(asked and not unanswered)
+    theirs = {"author": author, "run": run, "account": account}
+    theirs["at"] = at.astimezone(UTC).isoformat(timespec="milliseconds")
+    for first in range(0, end, _STEPS_AT_ONCE):
+        with transaction(database):
+            database.execute(_TAKE_OVER, theirs | {"first": first, "end": min(end, first + _STEPS_AT_ONCE)})
 
 
 def paid(database: sqlite3.Connection) -> dict[tuple[str, str], tuple[int, int]]:

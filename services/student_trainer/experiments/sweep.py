@@ -21,7 +21,7 @@ PLACES = {
     "general_folder",
 }
 
-GENERAL = "general"  # in the output folder: the general stages that cells share, while there are more to come
+GENERAL = ".general"  # in the output folder: general stages that cells share, while there are more to come
 
 
 @dataclass(frozen=True)

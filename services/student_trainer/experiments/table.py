@@ -108,6 +108,9 @@ def in_terminal(titles: list[str], rows: list[list[str]], dim: Iterable[bool]) -
     return table
 
 
+COMMON_STAGE = "A general stage that runs have in common is in the wall time of the one that learnt it."
+
+
 def legend(grid: Grid) -> list[str]:
     """How the columns are to be read, a sentence or two each."""
     said = [
@@ -124,6 +127,8 @@ def legend(grid: Grid) -> list[str]:
     if bill := bills(grid).get(FULL_PASS):
         plain, cached = map(usd, bill)
         said.insert(4, f"$: list price of a run in one month; a full pass costs {plain}, cached {cached}.")
+    if any(run.stages for line in grid.lines for run in line.runs):
+        said.append(COMMON_STAGE)
     if any(line.stopped for line in grid.lines):
         said.append("†: a run was stopped by its budget.")
     return said

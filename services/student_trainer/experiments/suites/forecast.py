@@ -14,6 +14,7 @@ from student_trainer.config import DistillSettings
 from student_trainer.dynamics.selection import how_many
 from student_trainer.experiments.results import Results
 from student_trainer.experiments.suites.plan import Plan
+from student_trainer.experiments.sweep import Cell
 from student_trainer.experiments.table import usd
 from student_trainer.schedule import Schedule
 from student_trainer.teacher_side import tariffs_of
@@ -72,14 +73,16 @@ def forecast(planned: Plan, finished: Results) -> Table:
     for position, title in enumerate(TITLES):
         table.add_column(title, justify="right" if position else "left", no_wrap=not position)
     texts = cache(_texts)
-    open_cells = [cell for cell in planned.cells if cell.name not in finished]
+    first: dict[str, Cell] = {}  # of several rows that come to the same run, as some do without labels
+    for cell in planned.cells:
+        first.setdefault(_run_of(cell), cell)
+    open_cells = [cell for cell in first.values() if cell.name not in finished]
     found = {cell.name: expected(cell.settings, texts(_data_of(cell.settings))) for cell in open_cells}
     for cell in planned.cells:
-        own = found.get(cell.name)
-        if own is None:
-            table.add_row(cell.name, "finished", style="dim")
+        if cell.name in found:
+            table.add_row(cell.name, *_shown(found[cell.name]))
         else:
-            table.add_row(cell.name, *_shown(own))
+            table.add_row(cell.name, "finished" if cell.name in finished else "above", style="dim")
     whole = [everything(cell.settings, texts(_data_of(cell.settings))) for cell in open_cells]
     together = shared(list(found.values()), whole)
     table.add_row(f"together, {len(open_cells)} cells", *_shown(together), style="bold")
@@ -164,6 +167,11 @@ def _dearest(settings: DistillSettings) -> list[Tariff]:
     """The teachers' tariffs, the dearest first: where one of them is chosen, it may be that one."""
     tariffs = [tariff for tariff in tariffs_of(settings) if tariff != UNPRICED]
     return sorted(tariffs, key=lambda tariff: tariff.worst(1), reverse=True)
+
+
+def _run_of(cell: Cell) -> str:
+    """What is run, wherever it is kept and whoever looks at the teacher first."""
+    return cell.settings.model_dump_json(exclude={"output", "check_rows"})
 
 
 def _data_of(settings: DistillSettings) -> str:

@@ -16,6 +16,7 @@ from student_trainer.experiments.suites.summary import (
 from student_trainer.experiments.summary import distinct
 from student_trainer.experiments.table import (
     ASKED,
+    COMMON_STAGE,
     FORMULAS,
     TIME,
     Column,
@@ -112,6 +113,8 @@ def legend(panels: list[Panel]) -> list[str]:
         said.append("$: list price of a run in one month.")
     if any(len(run.teachers) > 1 for panel in panels for entry in panel.entries for run in entry.runs):
         said.append("of each: of several teachers, the smallest first, each at its own price.")
+    if any(run.stages for panel in panels for entry in panel.entries for run in entry.runs):
+        said.append(COMMON_STAGE)
     if any(entry.stopped for panel in panels for entry in panel.entries):
         said.append("†: a run was stopped by its budget.")
     return said

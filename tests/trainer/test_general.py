@@ -154,6 +154,19 @@ def test_who_has_other_answers_learns_the_stage_and_replaces_it(command, tmp_pat
     learns(tmp_path, STEPS, *whole_stage(command, *SHARED, output="third", strategy="random", **elsewhere))
 
 
+def test_who_learnt_it_goes_on_behind_it_after_a_kill(command, tmp_path: Path) -> None:
+    """Though its own last checkpoint is older, or there is none."""
+    flags = whole_stage(command, *SHARED, "--resume", output="first")
+    trainer = Trainer(tmp_path, *flags)
+    assert trainer.wait_for_steps(STEPS + 2)
+    assert trainer.kill() == -signal.SIGKILL
+    learns(tmp_path, STEPS, *flags)
+    result, unbroken = result_of(tmp_path / "first"), train(tmp_path, *whole_stage(command, output="second"))
+    assert weights_of(tmp_path / "first") == weights_of(tmp_path / "second")
+    assert result["questions"]["asked"] == unbroken["questions"]["asked"]
+    assert result["stages"]["general"]["units"] == unbroken["stages"]["general"]["units"]
+
+
 def test_a_stage_that_a_budget_cut_is_not_shared(command, other_task: Path, tmp_path: Path) -> None:
     """Its student has learnt less than one that may ask all."""
     poor = {"budget_queries": 100, "when_spent": "labels-only", "check_rows": 0, "data": other_task}

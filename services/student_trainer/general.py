@@ -12,12 +12,9 @@ from student_trainer.questions import Distillation, Question, Step, one_ahead
 from student_trainer.schedule import Schedule, take
 
 
-def questions_of(settings: DistillSettings, schedule: Schedule) -> int:
-    """Of the whole stage."""
-    sizes = (len(schedule.rows_of(step)) for step in range(schedule.general))
-    return sum(
-        how_many(size, settings.general_ratio, settings.rounding, step) for step, size in enumerate(sizes)
-    )
+def asked_at(step: int, settings: DistillSettings, schedule: Schedule) -> int:
+    """How many instances a step of the stage asks about."""
+    return how_many(len(schedule.rows_of(step)), settings.general_ratio, settings.rounding, step)
 
 
 def in_general(work: Distillation, start: int) -> Iterator[Question]:
@@ -26,7 +23,7 @@ def in_general(work: Distillation, start: int) -> Iterator[Question]:
 
     def ask(step: int) -> Question:
         batch = take(work.rows, schedule.rows_of(step))
-        k = how_many(len(batch), settings.general_ratio, settings.rounding, step)
+        k = asked_at(step, settings, schedule)
         asked = select(random_doubt(len(batch), generator_for(settings.seed, step)), k).tolist()
         own = batch[asked]
         answers = work.teachers.submit(step, own.rows, own.instances, teacher)

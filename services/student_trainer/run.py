@@ -56,9 +56,9 @@ def run(settings: DistillSettings, watch: Watch | None = None) -> RunResult:
 
 def _run(settings: DistillSettings, card: RunCard, watch: Watch | None) -> RunResult:
     tariffs = tariffs_of(settings)
-    shares = settings.general_folder if settings.general_epochs and not settings.snapshots else None
-    if shares:
-        refuse_unwritable(shares)
+    shared = settings.general_folder if settings.general_epochs and not settings.snapshots else None
+    if shared:
+        refuse_unwritable(shared)
     task = _task(settings)
     model, tokenizer = _student(settings, task)
     schedule = Schedule.of(task.train, settings)
@@ -67,7 +67,7 @@ def _run(settings: DistillSettings, card: RunCard, watch: Watch | None) -> RunRe
         projections = teachers.projections(anatomy.width, settings.seed)
         learner = Learner(model, tokenizer, settings, schedule.total, projections, schedule.general)
         depends_on = [*(teacher.fingerprint for teacher in teachers.descriptions), task.digest, str(tariffs)]
-        stage = SharedStage(settings, card, learner, schedule, depends_on) if shares else None
+        stage = SharedStage(shared, settings, card, learner, schedule, depends_on) if shared else None
         spell = _train(settings, learner, task, teachers, schedule, stage, watch)
     bare = learner.accelerator.unwrap_model(learner.model)
     scores = evaluate(

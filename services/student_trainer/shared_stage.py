@@ -18,7 +18,7 @@ from student_trainer import checkpoint
 from student_trainer.config import ConfigError, DistillSettings
 from student_trainer.costs.database import open_database
 from student_trainer.costs.ledger import answered, take_over
-from student_trainer.general import questions_of
+from student_trainer.general import asked_at
 from student_trainer.learner import Learner
 from student_trainer.run_card import RunCard
 from student_trainer.schedule import Schedule
@@ -35,7 +35,8 @@ class SharedStage:
     """One run's general stage, and where others find it.
 
     Args:
-        settings: of the run; it has a general stage, and a folder for it.
+        shared: the folder of all such stages.
+        settings: of the run; it has a general stage.
         card: the run's.
         learner: with the student as the run begins with it.
         schedule: of the run.
@@ -44,21 +45,21 @@ class SharedStage:
 
     def __init__(
         self,
+        shared: Path,
         settings: DistillSettings,
         card: RunCard,
         learner: Learner,
         schedule: Schedule,
         depends_on: Sequence[str],
     ) -> None:
-        self.steps, self._settings, self._run = schedule.general, settings, card.id
-        self._questions = questions_of(settings, schedule)
+        self._settings, self._run, self._steps = settings, card.id, schedule.general
+        self._questions = sum(asked_at(step, settings, schedule) for step in range(schedule.general))
         recipe = {name: value for name, value in card.recipe.items() if name not in _LATER}
         digest = hashlib.sha256(json.dumps([*depends_on, recipe], sort_keys=True).encode())
         for module in (learner.model, *learner.projections):
             for weights in module.state_dict().values():
                 digest.update(weights.float().cpu().numpy().tobytes())
-        assert settings.general_folder is not None
-        self._folder = settings.general_folder / digest.hexdigest()
+        self._folder = shared / digest.hexdigest()
         self._folder.mkdir(parents=True, exist_ok=True)
         self._author = self._folder / "run"
 
@@ -75,7 +76,7 @@ class SharedStage:
                 return
             account = self._settings.account or self._run
             with closing(open_database(self._settings.answers)) as database:
-                take_over(database, author, self._run, account, self.steps, datetime.now(UTC))
+                take_over(database, author, self._run, account, self._steps, datetime.now(UTC))
             checkpoint.copy(found, self._settings.output)
 
     def keep(self, learner: Learner) -> None:
@@ -85,12 +86,12 @@ class SharedStage:
         with self._locked():
             checkpoint.remove(self._folder)  # of whom this run could not take it over
             self._author.write_text(self._run)
-            checkpoint.save(learner.accelerator, self._folder, self.steps)
+            checkpoint.save(learner.accelerator, self._folder, self._steps)
 
     def _whole(self, run: str) -> bool:
         """Whether all that the stage asks was answered to this run, and into our file."""
         with closing(open_database(self._settings.answers)) as database:
-            return answered(database, run, self.steps) == self._questions
+            return answered(database, run, self._steps) == self._questions
 
     def _locked(self) -> FileLock:
         return FileLock(self._folder / ".lock")

@@ -16,6 +16,7 @@ from student_trainer.experiments.results import Results
 from student_trainer.experiments.suites.plan import Plan
 from student_trainer.experiments.sweep import Cell
 from student_trainer.experiments.table import usd
+from student_trainer.general import asked_at
 from student_trainer.schedule import Schedule
 from student_trainer.teacher_side import tariffs_of
 from teacher_api.messages import Instance
@@ -140,24 +141,18 @@ def shared(runs: list[Forecast], whole: list[dict[str, Forecast]]) -> Forecast:
 
 def _asked(settings: DistillSettings, schedule: Schedule) -> list[int]:
     """Instances that are asked about in each pass over the data."""
+    counts: Counter[tuple[str, int]] = Counter()  # by the stage and its pass
+    for step in range(schedule.general):
+        counts["general", step // schedule.steps_an_epoch] += asked_at(step, settings, schedule)
     if settings.pool:
-        rounds = how_many(schedule.rows, settings.ratio, settings.rounding)
-        before = [
-            _of_batch(len(schedule.rows_of(step)), step, settings, general=True)
-            for step in range(schedule.general)
-        ]
-        return [rounds, sum(before)] if before else [rounds]
-    counts: Counter[int] = Counter()  # by the pass
-    for step in range(schedule.total):
-        size, general = len(schedule.rows_of(step)), step < schedule.general
-        epoch = (step if general else step - schedule.general) // schedule.steps_an_epoch
-        counts[-1 - epoch if general else epoch] += _of_batch(size, step, settings, general)
+        return [how_many(schedule.rows, settings.ratio, settings.rounding), *counts.values()]
+    for step in range(schedule.general, schedule.total):
+        epoch = (step - schedule.general) // schedule.steps_an_epoch
+        counts["predictions", epoch] += _of_batch(len(schedule.rows_of(step)), step, settings)
     return list(counts.values())
 
 
-def _of_batch(size: int, step: int, settings: DistillSettings, general: bool) -> int:
-    if general:
-        return how_many(size, settings.general_ratio, settings.rounding, step)
+def _of_batch(size: int, step: int, settings: DistillSettings) -> int:
     if settings.strategy == "all":
         return size
     return how_many(size, settings.batch_ratio, settings.rounding, step)

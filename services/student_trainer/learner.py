@@ -18,6 +18,7 @@ from transformers import (
 from student_trainer.attentions import telling_attentions
 from student_trainer.config import TrainingSettings
 from student_trainer.data import collate
+from student_trainer.errors import DivergedError
 from student_trainer.evaluate import pooled, predict, vectors
 from student_trainer.insides import Insides, Insight
 from student_trainer.layers import Projection
@@ -64,12 +65,15 @@ class Learner:
     def predictions(
         self, instances: Sequence[Instance], layers: Sequence[int] = (), pooling: Pooling = "cls"
     ) -> Predictions:
-        """With gradient, dropout on: logits, and the pooled hidden states of these layers (0: embeddings)."""
+        """With gradient, dropout on: logits, and the pooled hidden states of these layers (0: embeddings).
+
+        As everything that is read from the student here, it raises DivergedError if they are not finite.
+        """
         self.model.train()
         batch = self._collate(instances)
         output = self.model(**batch, output_hidden_states=bool(layers))
         states = {layer: pooled(output.hidden_states[layer], batch, pooling) for layer in layers}
-        return Predictions(output.logits, states)
+        return Predictions(_finite(output.logits), states)
 
     def insides(self, instances: Sequence[Instance], insight: Insight) -> Insides:
         """With gradient: whole hidden states and attentions of the matched layers.
@@ -86,18 +90,18 @@ class Learner:
         weights = [output.attentions[layer - 1] for _, layer in insight.attentions]
         n, tokens = mask.shape
         attentions = torch.stack(weights, dim=1) if wanted else states.new_empty(n, 0, 0, tokens, tokens)
-        return Insides(states, attentions, mask)
+        return Insides(_finite(states), attentions, mask)
 
     @torch.inference_mode()
     def scores(self, instances: Sequence[Instance], *, dropout: bool) -> Tensor:
         """Predictions to measure doubt by, without gradient: [n, C]."""
         self.model.train(dropout)
         logits: Tensor = self.model(**self._collate(instances)).logits
-        return logits
+        return _finite(logits)
 
     def survey(self, instances: Sequence[Instance]) -> Tensor:
         """Predictions about any number of instances, to measure doubt by: [n, C] on the CPU."""
-        return predict(self.model, self.tokenizer, instances, *self._sizes)
+        return _finite(predict(self.model, self.tokenizer, instances, *self._sizes))
 
     def vectors(self, instances: Sequence[Instance]) -> Tensor:
         """The mean of each instance's last hidden states: [n, h] on the CPU."""
@@ -122,6 +126,12 @@ class Learner:
 
     def _collate(self, instances: Sequence[Instance]) -> BatchEncoding:
         return collate(self.tokenizer, instances, self.settings.max_length, self.accelerator.device)
+
+
+def _finite(outputs: Tensor) -> Tensor:
+    if not outputs.isfinite().all():
+        raise DivergedError
+    return outputs
 
 
 def _keep_large_blocks() -> None:

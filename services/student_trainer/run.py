@@ -9,16 +9,16 @@ from time import perf_counter
 from torch.utils.tensorboard import SummaryWriter
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from student_trainer import account, checkpoint, data, student
+from student_trainer import checkpoint, data, student
+from student_trainer.account import Account
 from student_trainer.config import ConfigError, DistillSettings, FinetuneSettings
-from student_trainer.costs.summary import Sieves
 from student_trainer.data import DataError, TaskData
 from student_trainer.evaluate import evaluate
 from student_trainer.learner import Learner
 from student_trainer.loop import Watch, distil
 from student_trainer.memory import Memory
 from student_trainer.questions import Distillation, Step
-from student_trainer.result import Money, RunResult
+from student_trainer.result import RunResult
 from student_trainer.run_card import RunCard
 from student_trainer.schedule import Schedule
 from student_trainer.shared_stage import SharedStage, refuse_unwritable
@@ -55,10 +55,7 @@ def run(settings: DistillSettings, watch: Watch | None = None) -> RunResult:
 
 
 def _run(settings: DistillSettings, card: RunCard, watch: Watch | None) -> RunResult:
-    tariffs = tariffs_of(settings)
-    shared = settings.general_folder if settings.general_epochs and not settings.snapshots else None
-    if shared:
-        refuse_unwritable(shared)
+    tariffs, shared = tariffs_of(settings), _shared(settings)
     task = _task(settings)
     model, tokenizer = _student(settings, task)
     schedule = Schedule.of(task.train, settings)
@@ -69,19 +66,20 @@ def _run(settings: DistillSettings, card: RunCard, watch: Watch | None) -> RunRe
         depends_on = [*(teacher.fingerprint for teacher in teachers.descriptions), task.digest, str(tariffs)]
         stage = SharedStage(shared, settings, card, learner, schedule, depends_on) if shared else None
         spell = _train(settings, learner, task, teachers, schedule, stage, watch)
-    bare = learner.accelerator.unwrap_model(learner.model)
-    scores = evaluate(
-        bare, tokenizer, task.validation, settings.max_length, EVALUATION_BATCH, learner.accelerator.device
-    )
+    account = Account(settings, card.id, schedule, task.train, tariffs, teachers.descriptions)
+    return _conclude(settings, learner, task, account, spell)
+
+
+def _conclude(
+    settings: DistillSettings, learner: Learner, task: TaskData, account: Account, spell: Spell
+) -> RunResult:
+    """Evaluates, saves the student, and writes down what the run came to."""
+    bare, tokenizer = learner.accelerator.unwrap_model(learner.model), learner.tokenizer
+    device = learner.accelerator.device
+    scores = evaluate(bare, tokenizer, task.validation, settings.max_length, EVALUATION_BATCH, device)
     student.save(bare, tokenizer, settings.output / "model")
-
-    def price(found: Sieves) -> Money:
-        epochs = settings.epochs + settings.general_epochs
-        return account.money(tariffs, teachers.descriptions, task.train, epochs, found)
-
-    seen = schedule.seen(range(spell.next_step))
-    questions, sieves = account.questions(settings.answers, card.id, seen)
-    scheme, flops = account.compute(settings, bare, tokenizer, teachers.descriptions, task.train, sieves)
+    questions, sieves = account.questions(range(spell.next_step))
+    scheme, flops = account.compute(bare, tokenizer, sieves)
     result = RunResult(
         strategy=settings.strategy if settings.teacher else "none",
         ratio=settings.ratio if settings.teacher else 0.0,
@@ -89,20 +87,28 @@ def _run(settings: DistillSettings, card: RunCard, watch: Watch | None) -> RunRe
         metric=settings.metric,
         scores=scores,
         steps=spell.next_step,
-        stopped=spell.next_step < schedule.total,
+        stopped=spell.next_step < account.schedule.total,
         questions=questions,
-        usd=price(sieves),
+        usd=account.money(sieves),
         flops=flops,
         scheme=scheme,
         seconds=spell.seconds,
         waited=spell.waited,
-        stages=account.stages(settings, card.id, schedule, spell.next_step, price),
-        teachers=account.parts(tariffs, teachers.descriptions, sieves),
+        stages=account.stages(spell.next_step),
+        teachers=account.parts(sieves),
     )
     result.save(settings.output / "result.json")
     if not result.stopped:
         checkpoint.remove(settings.output)
     return result
+
+
+def _shared(settings: DistillSettings) -> Path | None:
+    """Where this run's general stage is shared, if it is. With snapshots it is not: they are of its steps."""
+    if not settings.general_folder or not settings.general_epochs or settings.snapshots:
+        return None
+    refuse_unwritable(settings.general_folder)
+    return settings.general_folder
 
 
 def refuse_several_processes() -> None:
@@ -159,30 +165,26 @@ def _train(
     stage: SharedStage | None,
     watch: Watch | None,
 ) -> Spell:
-    """The loop, with what is done beside it: checkpoints, scalars, progress."""
+    """The loop from where it stopped, with what is done beside it: checkpoints, scalars, progress."""
     if stage:
         stage.take_over()
     found = checkpoint.latest(settings.output)
     spell = Spell(start := checkpoint.step_of(found))
     memory = Memory(len(task.train), len(teachers.matches))
     learner.accelerator.register_for_checkpointing(memory)
+    work = Distillation(
+        learner, task.train, teachers.asks, settings, teachers.matches, memory, teachers.insight
+    )
     began = perf_counter()
     with SummaryWriter(settings.output / "scalars", purge_step=start) as scalars:
         if found:
             checkpoint.restore(learner.accelerator, found)  # last: it sets the random state of the step
-        work = Distillation(
-            learner, task.train, teachers.asks, settings, teachers.matches, memory, teachers.insight
-        )
-        due = {number * schedule.total // settings.snapshots for number in range(settings.snapshots)}
-        if start == 0 and due:
-            _keep(learner, settings.output, 0)
+        else:
+            _keep(learner, settings, schedule, start)
         for step in distil(work, start):
             spell.next_step, spell.waited = step.number + 1, spell.waited + step.waited
             _write(scalars, step)
-            if spell.next_step in due:
-                _keep(learner, settings.output, spell.next_step)
-            if spell.next_step % settings.checkpoint_steps == 0:
-                checkpoint.save(learner.accelerator, settings.output, spell.next_step)
+            _keep(learner, settings, schedule, spell.next_step)
             if stage and spell.next_step == schedule.general:
                 stage.keep(learner)
             if watch:
@@ -191,10 +193,15 @@ def _train(
     return spell
 
 
-def _keep(learner: Learner, output: Path, step: int) -> None:
-    """The student as it is before a step; written again after a kill, it is the same."""
-    bare = learner.accelerator.unwrap_model(learner.model)
-    student.save(bare, learner.tokenizer, output / "snapshots" / f"{step:08d}")
+def _keep(learner: Learner, settings: DistillSettings, schedule: Schedule, step: int) -> None:
+    """Before a step, what is due of it: a snapshot of the student, which is the same when written again after
+    a kill, and a checkpoint."""
+    due = {number * schedule.total // settings.snapshots for number in range(settings.snapshots)}
+    if step in due:
+        bare = learner.accelerator.unwrap_model(learner.model)
+        student.save(bare, learner.tokenizer, settings.output / "snapshots" / f"{step:08d}")
+    if step and step % settings.checkpoint_steps == 0:
+        checkpoint.save(learner.accelerator, settings.output, step)
 
 
 def _write(scalars: SummaryWriter, step: Step) -> None:

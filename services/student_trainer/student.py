@@ -3,11 +3,18 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers import PreTrainedTokenizerBase as Tokenizer
 from transformers.utils import logging
 
@@ -28,13 +35,15 @@ def load(
     the seed. The paper starts from the first layers of the pretrained encoder (appendix A).
 
     Raises:
-        StudentError: no such checkpoint, or a layer that it does not have.
+        StudentError: no such checkpoint, a layer that it does not have, or a head for the same classes in
+            another order.
     """
     torch.manual_seed(seed)
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]  # it reports the fresh head of every student as a fault
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
+        config = AutoConfig.from_pretrained(source)
         model = AutoModelForSequenceClassification.from_pretrained(
             source,
             num_labels=len(labels),
@@ -49,9 +58,22 @@ def load(
             f"student: {source!r} cannot be loaded; give a folder with config.json, model.safetensors "
             f"and a tokenizer, or a hub name ({' '.join(str(error).split())})"
         ) from None
+    refuse_other_order(source, config, labels)
     if layers is not None:
-        keep_layers(model, list(range(layers)) if isinstance(layers, int) else layers)
+        keep_layers(model, layers)
     return model, tokenizer
+
+
+def refuse_other_order(source: str, config: PreTrainedConfig, labels: tuple[str, ...]) -> None:
+    """Raises StudentError for a head whose classes are the data's in another order: each would start as
+    another one."""
+    by_class: dict[Any, str] = dict(config.id2label or {})
+    named = tuple(by_class[index] for index in sorted(by_class))
+    if named != labels and sorted(named) == sorted(labels):
+        raise StudentError(
+            f"student: the head of {source!r} has its classes in the order {list(named)}, the data in "
+            f"{list(labels)}; set label_names to the head's order, or choose a checkpoint without a head"
+        )
 
 
 def refuse_too_long(model: PreTrainedModel, tokenizer: Tokenizer, max_length: int) -> None:
@@ -94,22 +116,24 @@ class Anatomy:
         )
 
 
-def keep_layers(model: PreTrainedModel, layers: list[int]) -> None:
-    """Keeps these layers of the encoder, in this order; 0 is the first. Changes the model in place.
+def keep_layers(model: PreTrainedModel, layers: int | list[int]) -> None:
+    """Keeps the first so many layers of the encoder, or these, in this order; 0 is the first. Changes the
+    model in place.
 
     Raises:
-        StudentError: no layer is named, or one that the encoder does not have.
+        StudentError: no layer is named, one twice, or one that the encoder does not have.
     """
     total = model.config.num_hidden_layers
-    if not layers or not all(0 <= layer < total for layer in layers):
+    kept = list(range(layers)) if isinstance(layers, int) else layers
+    if not kept or not all(0 <= layer < total for layer in kept) or len(set(kept)) < len(kept):
         raise StudentError(
-            f"student_layers: {layers}, and the checkpoint has {total} layers; give a number of 1 to "
-            f"{total}, or layers of 0 to {total - 1}"
+            f"student_layers: {kept or layers}, and the checkpoint has {total} layers; give a number of 1 to "
+            f"{total}, or layers of 0 to {total - 1}, each once"
         )
     parent, name = _encoder_layers(model, total)
     stack = getattr(parent, name)
-    setattr(parent, name, nn.ModuleList(stack[layer] for layer in layers))
-    model.config.num_hidden_layers = len(layers)
+    setattr(parent, name, nn.ModuleList(stack[layer] for layer in kept))
+    model.config.num_hidden_layers = len(kept)
 
 
 def save(model: PreTrainedModel, tokenizer: Tokenizer, folder: Path) -> None:

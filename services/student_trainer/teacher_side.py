@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import pairwise
 from pathlib import Path
 
 from student_trainer.config import ConfigError, DistillSettings
@@ -14,12 +14,14 @@ from student_trainer.costs.budget import Budget
 from student_trainer.costs.database import open_database
 from student_trainer.costs.ledger import Ledger
 from student_trainer.data import DataError, TaskData, longest
+from student_trainer.errors import UserError
 from student_trainer.insides import Insight
 from student_trainer.layers import Projection, pairs
 from student_trainer.objective import Match
 from student_trainer.questions import Asks, NoTeacher
 from student_trainer.run_card import RunCard
 from student_trainer.student import Anatomy
+from student_trainer.teachers import refuse_shared_key
 from student_trainer.teachers.asker import Asker
 from student_trainer.teachers.asking import Asking
 from student_trainer.teachers.client import Client
@@ -82,16 +84,33 @@ def open_teachers(
         card.begin("", task.digest)
         yield TeacherSide(NoTeacher(), [Match(range(len(task.label_names)))], [])
         return
+    refuse_shared_key(settings.teacher)
     with Asking(_opened(settings, task, student, card)) as asking:
         teachers = asking.descriptions[: len(settings.teacher)]
-        _refuse_twice(settings.teacher, teachers)
-        matches = [match(teacher, settings, task.label_names, student.layers) for teacher in teachers]
-        for teacher in teachers:
-            _refuse_too_long(task, teacher)
+        matches = _matches(teachers, settings, task, student)
+        _warn_of_order(settings.teacher, teachers)
         card.begin(_joined(teachers), task.digest)
-        for number, one in enumerate(matches):
-            _warn_if_useless(asking, number, task, one.classes, _rows_to_check(settings, task))
+        for number, (url, one) in enumerate(zip(settings.teacher, matches, strict=True)):
+            check = number - len(matches)  # the check's askers are the last ones
+            warning = _check(asking, check, task, one.classes, _rows_to_check(settings, task))
+            if warning:
+                logger.warning("%s: %s", url, warning)
         yield TeacherSide(asking, matches, teachers, _insight(settings, teachers[0], student))
+
+
+def _matches(
+    teachers: Sequence[Description], settings: DistillSettings, task: TaskData, student: Anatomy
+) -> list[Match]:
+    """How each teacher's outputs meet the student's. Raises UserError, which says whose do not."""
+    _refuse_twice(settings.teacher, teachers)
+    matches = []
+    for url, teacher in zip(settings.teacher, teachers, strict=True):
+        try:
+            matches.append(match(teacher, settings, task.label_names, student.layers))
+        except UserError as error:
+            raise type(error)(f"{error} (it is about {url})") from None
+        _refuse_too_long(task, teacher)
+    return matches
 
 
 def match(
@@ -116,6 +135,16 @@ def _refuse_twice(urls: Sequence[str], teachers: Sequence[Description]) -> None:
         named[teacher.fingerprint] = url
 
 
+def _warn_of_order(urls: Sequence[str], teachers: Sequence[Description]) -> None:
+    """Who is the smallest is said by the order of the names, and an order by mistake costs dollars."""
+    for (url, teacher), (after, next_teacher) in pairwise(zip(urls, teachers, strict=True)):
+        if teacher.parameters > next_teacher.parameters > 0:
+            logger.warning(
+                "teacher: %s is named before %s as the smaller one, with %s parameters against %s",
+                *(url, after, f"{teacher.parameters:,}", f"{next_teacher.parameters:,}"),
+            )
+
+
 def _refuse_too_long(task: TaskData, teacher: Description) -> None:
     """Raises DataError for a text that the teacher would refuse when its turn comes."""
     for name, rows in (("train", task.train), ("validation", task.validation)):
@@ -136,11 +165,9 @@ def fingerprints_of(settings: DistillSettings, task: TaskData, student: Anatomy)
             _wants(client, settings, task, student)
             return client.description
 
+    refuse_shared_key(settings.teacher)
     teachers = [asyncio.run(describe(url)) for url in settings.teacher]
-    _refuse_twice(settings.teacher, teachers)
-    for teacher in teachers:
-        match(teacher, settings, task.label_names, student.layers)
-        _refuse_too_long(task, teacher)
+    _matches(teachers, settings, task, student)
     return _joined(teachers)
 
 
@@ -152,19 +179,19 @@ def _joined(teachers: Sequence[Description]) -> str:
 async def _opened(
     settings: DistillSettings, task: TaskData, student: Anatomy, card: RunCard
 ) -> AsyncIterator[list[Asker]]:
-    """One asker a teacher, then the general stage's; they share the file of answers and, by its account,
-    the budget."""
+    """One asker a teacher, then the general stage's, then one a teacher for the check, which wants logits
+    alone. They share the file of answers and, by its account, the budget."""
     async with AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(await Client.connect(url)) for url in settings.teacher]
         database = stack.enter_context(closing(_database(settings.answers)))
         askers = [
             [
                 _asker(client, want, tariff, settings, card, database)
-                for want in _wants(client, settings, task, student)
+                for want in [*_wants(client, settings, task, student), Want()]
             ]
             for client, tariff in zip(clients, tariffs_of(settings), strict=True)
         ]
-        yield [one for place in zip_longest(*askers) for one in place if one]
+        yield [one for place in zip(*askers, strict=True) for one in place]
 
 
 def _asker(
@@ -231,13 +258,12 @@ def _rows_to_check(settings: DistillSettings, task: TaskData) -> int:
     return rows
 
 
-def _warn_if_useless(asking: Asking, teacher: int, task: TaskData, classes: Sequence[int], rows: int) -> None:
-    """Asks about evenly spaced validation rows; a sorted file must not show one class only."""
+def _check(asking: Asking, teacher: int, task: TaskData, classes: Sequence[int], rows: int) -> str | None:
+    """Asks about evenly spaced validation rows, for a sorted file must not show one class only; a warning if
+    it is no better than chance."""
     total = len(task.validation)
     numbers = sorted({i * total // rows for i in range(rows)}) if rows else []
     instances = [task.validation.instances[i] for i in numbers]
     # Numbered below the training rows' numbers, so that no row of the ledger is taken for one of them.
     answers = asking.submit(CHECK_STEP, numbers, instances, teacher).result()
-    warning = worse_than_chance(answers, [(task.validation.labels or [])[i] for i in numbers], classes)
-    if warning:
-        logger.warning("%s: %s", asking.descriptions[teacher].name, warning)
+    return worse_than_chance(answers, [(task.validation.labels or [])[i] for i in numbers], classes)

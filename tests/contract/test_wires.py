@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import trustme
 
-from student_trainer.teachers import Options, TeacherUrlError, connect
+from student_trainer.teachers import Options, TeacherUrlError, connect, key_for
 from teacher_api import errors
 from teacher_api.errors import (
     TABLE,
@@ -364,6 +364,23 @@ async def test_the_key_travels_and_is_not_shown(monkeypatch):
         with pytest.raises(NotReadyError):
             await teacher.usage()
         assert b"\r\nauthorization: bearer sesame\r\n" in teacher.heads[0].lower()
+
+
+@pytest.mark.parametrize(
+    ("url", "key"),
+    [
+        ("grpc://small:50051", "one"),
+        ("https://large:443", "two="),
+        ("https://large:443/", "two="),
+        ("grpc://small:50051+spare:50051", "one"),
+        ("http://small:8000", ""),
+        ("grpc://stranger:50051", ""),
+        ("local:small:50051", ""),
+    ],
+)
+def test_each_host_is_shown_its_own_key(url, key):
+    assert key_for(url, "small:50051=one,large:443=two=") == key
+    assert key_for(url, "sesame=") == "sesame="
 
 
 async def test_tls_needs_the_right_authority(tmp_path):

@@ -82,6 +82,11 @@ MISTAKES: dict[str, tuple[dict[str, str], dict[str, object], list[str]]] = {
         {},
         ["train of", "every label is '1'"],
     ),
+    "only a class of no place": (
+        dict.fromkeys(("train.jsonl", "validation.jsonl"), '{"text": "x", "label": 1}\n' * 3),
+        {},
+        ["train of", "every label is '1'"],
+    ),
     "quick look at one class": ({}, {"max_rows": 1}, ["every label is '0'", "max_rows"]),
     "broken line": ({"train.jsonl": GOOD + '{"text": "x"\n'}, {}, ["train.jsonl, line 5", "broken JSON"]),
     "not an object": ({"train.jsonl": GOOD + '["x", 1]\n'}, {}, ["line 5", "not an object"]),

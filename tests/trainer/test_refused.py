@@ -10,6 +10,7 @@ from trainers import Trainer, ledger_of, train, usage
 
 from student_trainer.config import ConfigError, DistillSettings, parse
 from student_trainer.run import check, run
+from student_trainer.teachers import TeacherUrlError
 
 
 @pytest.fixture
@@ -46,6 +47,11 @@ def refused(command, server, tmp_path: Path):
         (("--student-layers", "3"), ["student_layers: ", "[0, 1, 2]", "0 to 1"]),
         (("--student-layers", "0,2"), ["student_layers: ", "[0, 2]", "0 to 1"]),
         (("--student-layers", "0"), ["student_layers: ", "0 to 1"]),
+        (("--student-layers=-1",), ["student_layers: -1", "0 to 1"]),
+        (("--student-layers", "0,0"), ["student_layers: [0, 0]", "each once"]),
+        (("--layer-map", "nonsense"), ["layer_map: ", "'nonsense'", "skip, last, uniform"]),
+        (("--kd-weight", "0"), ["kd_weight: 0 ", "leave the teacher out"]),
+        (("--supervision=static", "--patient-weight=0"), ["patient_weight: 0 ", "supervision none"]),
         (("--data", "./nowhere"), ["data: ", "nowhere"]),
         (("--teacher", "ftp://here:1"), ["'ftp://here:1'", "grpc://host:port"]),
         (("--teacher", "grpc://here"), ["'grpc://here'", "hosts and ports"]),
@@ -64,7 +70,7 @@ def refused(command, server, tmp_path: Path):
 def test_a_mistake_is_one_line(flags: tuple[str, ...], says: list[str], refused, tmp_path: Path) -> None:
     # A second `--teacher` beside the command's own would name a second teacher.
     lines = refused(teacher=flags[1]) if flags[0] == "--teacher" else refused(*flags)
-    assert len(lines) == (2 if flags[1] == "first" else 1), lines  # neither a number nor a list
+    assert len(lines) == (2 if "first" in flags else 1), lines  # neither a number nor a list
     assert all(part in lines[0] for part in says), lines
     assert not (tmp_path / "run").exists()
 
@@ -200,10 +206,43 @@ def test_one_teacher_under_two_addresses(refused, server) -> None:
     )
 
 
+def test_a_head_whose_classes_are_the_datas_in_another_order(refused, teacher: Path, tmp_path: Path) -> None:
+    head = save_reordered(teacher, tmp_path / "head", [2, 0, 1])
+    names = json.loads((teacher / "config.json").read_text())["id2label"]
+    (line,) = refused(student=head)
+    assert line.startswith(f"student: the head of '{head}' has its classes in the order ")
+    assert f"{[names[index] for index in '201']}, the data in " in line
+    assert "set label_names" in line
+
+
 def test_a_second_teacher_of_other_classes(command, refused, teacher: Path, tmp_path: Path) -> None:
     other = save_bert(tmp_path / "other", seed=6, layers=1, labels=("negative", "positive", "mixed"))
     (line,) = refused(teacher=f"local:{teacher},local:{other}", adoption="soft")
     assert line.startswith("teacher: its classes ['negative', 'positive', 'mixed'] are not the data's")
+    assert line.endswith(f"(it is about local:{other})")
+
+
+def test_one_key_is_not_shown_to_two_hosts(command, server, monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STUDENT_TEACHER_API_KEY", "sesame")
+    flags = command(teacher=f"grpc://{server.grpc},http://stranger:80", adoption="hard")
+    settings = parse(DistillSettings, [str(word) for word in flags[1:]], "distill")
+    for start in (run, check):
+        with pytest.raises(TeacherUrlError, match="one key would be shown to 2 teachers, grpc://") as refusal:
+            start(settings)
+        assert str(refusal.value).endswith(f"say whose it is: {server.grpc}=KEY,stranger:80=KEY")
+        assert "sesame" not in str(refusal.value)
+
+
+def test_a_student_that_has_diverged_stops_asking(command, server, tmp_path: Path) -> None:
+    """Its answers are kept, and it is said what to change; no step is spent on what cannot learn."""
+    wild = ("--learning-rate", "1e30", "--warmup", "0", "--max-grad-norm", "1e30")
+    trainer = Trainer(tmp_path, *command(*wild))
+    assert trainer.wait() == 2
+    assert "refused: learning_rate: the student has diverged" in " ".join(trainer.log.split())
+    assert "Traceback" not in trainer.log
+    steps = {row[0] for row in ledger_of(tmp_path) if row[0] >= 0}
+    assert 0 < len(steps) < 10
 
 
 @pytest.mark.parametrize("split", ["train", "validation"])

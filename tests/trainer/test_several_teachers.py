@@ -81,6 +81,29 @@ def test_each_teacher_is_asked_what_adoption_says(
     assert f"teacher 2, model: {STEPS * large} questions, " in log and "(book/large)" in log
 
 
+def test_the_larger_named_first_is_warned_of(command, server, wide, tmp_path: Path) -> None:
+    def warned(output: str, *teachers: str) -> bool:
+        train(tmp_path, *command(teacher=",".join(teachers), adoption="hard", epochs=0.1, output=output))
+        return "as the smaller one" in " ".join((tmp_path / "log").read_text().split())
+
+    small = f"grpc://{server.grpc}"
+    assert not warned("in-order", small, wide.url)
+    assert warned("swapped", wide.url, small)
+
+
+def test_the_check_of_a_teacher_pays_for_no_hidden_states(command, server, wide, tmp_path: Path) -> None:
+    """What a run without them has asked for it is kept for one with them, whose training asks anew."""
+    train(tmp_path, *command(teacher=wide.url, epochs=0.1, output="plain"))
+    train(tmp_path, *command("--supervision", "dynamic", teacher=wide.url, epochs=0.1))
+    outcomes = [
+        [{row[4] for row in ledger_of(tmp_path, output) if (row[0] < 0) == check} for check in (True, False)]
+        for output in ("plain", "run")
+    ]
+    (plain_check, plain), (check, taught) = outcomes
+    assert "kept" not in plain_check | plain | taught
+    assert check == {"kept"}
+
+
 def test_the_more_doubtful_half_asks_the_small_teacher(
     command, both: str, server, wide, tmp_path: Path
 ) -> None:

@@ -14,6 +14,7 @@ from student_trainer.dynamics.adoption import Adoption
 from student_trainer.dynamics.selection import Rounding, Strategy, how_many
 from student_trainer.dynamics.supervision import Supervision
 from student_trainer.dynamics.uncertainty import SCORES
+from student_trainer.layers import named_pairs
 from student_trainer.losses import Divergence
 from teacher_api.messages import HiddenDType
 
@@ -72,7 +73,8 @@ class DistillSettings(TrainingSettings):
     adoption: Adoption = Field(
         "single",
         description="of several teachers: ensemble asks all alike; by the student's entropy, whatever the "
-        "strategy, hard asks one for each instance, soft weighs two (§3.1), soft-batch by the batch's mean",
+        "strategy, hard asks one for each instance, soft weighs two (§3.1), soft-batch by the mean over all "
+        "that a step asks about",
     )
     check_rows: int = Field(
         64,
@@ -200,7 +202,7 @@ class DistillSettings(TrainingSettings):
     @property
     def batch_ratio(self) -> float:
         """Share of a batch, whatever the ratio is of."""
-        return self.ratio if self.ratio_of == "batch" else self.ratio / max(1.0, self.epochs)
+        return self.ratio if self.ratio_of == "batch" else min(1.0, self.ratio / self.epochs)
 
     @property
     def adopts_by_doubt(self) -> bool:
@@ -220,10 +222,8 @@ class DistillSettings(TrainingSettings):
             raise ValueError("budget_usd: dollars need a tariff; set price_book, or use budget_queries")
         if not self.teacher and not self.use_labels:
             raise ValueError("use_labels: without labels and without a teacher there is nothing to learn")
-        if not self.use_labels:
-            self.average_over = (
-                "losses"  # the same where all that is learnt is answers, so one cell of a suite
-            )
+        if not self.use_labels:  # the same where all that is learnt is answers, so one cell of a suite
+            self.average_over, self.label_loss = "losses", "all"
         if not self.teacher and (self.budget_queries or self.budget_usd):
             raise ValueError("teacher: a budget without a teacher buys nothing; set teacher, or drop it")
         return self
@@ -279,4 +279,19 @@ class DistillSettings(TrainingSettings):
             )
         if not teachers and self.supervision != "none":
             raise ValueError(f"supervision: {self.supervision} needs a teacher's hidden states; set teacher")
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_paid_counts(self) -> Self:
+        named_pairs(self.layer_map)  # refuses what is no map, also where it is not used
+        if self.teacher and not self.kd_weight and self.supervision == "none" and not self.general_epochs:
+            raise ValueError(
+                "kd_weight: 0 gives the teacher's answers no weight, and they are paid; raise it, or leave "
+                "the teacher out"
+            )
+        if self.supervision == "static" and not self.patient_weight:
+            raise ValueError(
+                "patient_weight: 0 gives the hidden states no weight, and they are asked for; raise it, or "
+                "choose supervision none"
+            )
         return self

@@ -80,7 +80,7 @@ def choose(given: list[str] | None, declared: tuple[str, ...] | None, seen: Iter
 
 def _numbers(labels: list[str]) -> tuple[str, ...]:
     ordered = sorted(labels, key=int)
-    if ordered != [str(index) for index in range(len(ordered))]:
+    if len(ordered) > 1 and ordered != [str(index) for index in range(len(ordered))]:
         raise DataError(
             f"the labels {shown(ordered)} are not 0 to C-1 without a gap: give label_names, in order of the "
             "class ids, or these numbers themselves"

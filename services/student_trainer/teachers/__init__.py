@@ -1,8 +1,9 @@
 """Teachers: one interface, and a way to each of them by URL."""
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, Protocol
 from urllib.parse import SplitResult, urlsplit
@@ -17,6 +18,8 @@ FORMS = (
     "grpc://host:port, grpcs://host:port, http://host:port, https://host:port, local:DIR, or recorded:FILE; "
     "several gRPC servers of one teacher are grpc://host:port+host:port"
 )
+API_KEY = "STUDENT_TEACHER_API_KEY"  # KEY, or of several teachers host:port=KEY,host:port=KEY
+_KEY_OF_A_HOST = re.compile(r"([^=,\s]+:\d+)=([^,]*)")
 
 
 class TeacherUrlError(UserError):
@@ -77,7 +80,7 @@ class Options:
 
     Attributes:
         api_key: sent as a bearer token; by default what STUDENT_TEACHER_API_KEY holds, for a secret
-            does not belong into a file of settings.
+            does not belong into a file of settings: one key, or host:port=KEY for each teacher.
         ca_file: PEM certificates to trust in place of the system's (grpcs, https); by default the file
             that STUDENT_TEACHER_CA names.
         certificate: PEM chain that is shown to a teacher who asks for one (STUDENT_TEACHER_CERTIFICATE).
@@ -89,7 +92,7 @@ class Options:
         threads: CPU threads of a teacher in process; None leaves torch's own number.
     """
 
-    api_key: str = field(default_factory=lambda: os.environ.get("STUDENT_TEACHER_API_KEY", ""), repr=False)
+    api_key: str = field(default_factory=lambda: os.environ.get(API_KEY, ""), repr=False)
     ca_file: Path | None = field(default_factory=lambda: _named("STUDENT_TEACHER_CA"))
     certificate: Path | None = field(default_factory=lambda: _named("STUDENT_TEACHER_CERTIFICATE"))
     certificate_key: Path | None = field(default_factory=lambda: _named("STUDENT_TEACHER_CERTIFICATE_KEY"))
@@ -116,6 +119,7 @@ def connect(url: str, options: Options | None = None) -> Teacher:
             raise TeacherUrlError(f"there is no file of certificates {str(path)!r}")
     if (options.certificate is None) != (options.certificate_key is None):
         raise TeacherUrlError("STUDENT_TEACHER_CERTIFICATE and STUDENT_TEACHER_CERTIFICATE_KEY: set both")
+    options = replace(options, api_key=key_for(url, options.api_key))
     scheme, _, rest = url.partition(":")
     if scheme == "local" and rest:
         from student_trainer.teachers.in_process import InProcessTeacher  # noqa: PLC0415
@@ -134,6 +138,31 @@ def connect(url: str, options: Options | None = None) -> Teacher:
 
         return HttpTeacher(f"{scheme}://{_address(url)}", options)
     raise TeacherUrlError(f"teacher {url!r} has no known form; use {FORMS}")
+
+
+def key_for(url: str, given: str) -> str:
+    """Of the given keys, the teacher's at this URL, or none: a key that is a host's goes nowhere else."""
+    if not _KEY_OF_A_HOST.match(given):
+        return given
+    keys = dict(_KEY_OF_A_HOST.findall(given))
+    return next((keys[place] for place in _hosts(url) if place in keys), "")
+
+
+def refuse_shared_key(urls: Iterable[str]) -> None:
+    """Raises TeacherUrlError if one key would be shown to several teachers' hosts."""
+    key, remote = os.environ.get(API_KEY, ""), list(dict.fromkeys(url for url in urls if _hosts(url)))
+    if key and not _KEY_OF_A_HOST.match(key) and len(remote) > 1:
+        example = ",".join(f"{_hosts(url)[0]}=KEY" for url in remote)
+        raise TeacherUrlError(
+            f"{API_KEY}: one key would be shown to {len(remote)} teachers, {', '.join(remote)}; say whose "
+            f"it is: {example}"
+        )
+
+
+def _hosts(url: str) -> list[str]:
+    """host:port of a teacher that is asked over a wire; several of one that has several servers."""
+    scheme, _, rest = url.partition("://")
+    return rest.rstrip("/").split("+") if scheme in ("grpc", "grpcs", "http", "https") else []
 
 
 def answers_from_response(response: pb.PredictResponse, asked: int, pinned: str) -> list[Answer]:

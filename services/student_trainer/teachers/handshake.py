@@ -32,7 +32,8 @@ def permutation(teacher: Sequence[str], task: Sequence[str]) -> list[int]:
     if unknown or len(position) < len(teacher):
         raise HandshakeError(
             f"teacher: its classes {list(teacher)} are not the data's {list(task)}; set teacher_labels to "
-            "its classes' names in its order, or label_names to the data's"
+            "its classes' names in its order (of several teachers, id2label in its config.json), or "
+            "label_names to the data's"
         )
     return [position[_plain(name)] for name in task]
 

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,7 @@ from teacher_api.prices import UNPRICED, Tariff
 
 Units = Counter[Tariff]
 IntArray = npt.NDArray[np.int64]
+Which = Literal["every", "once", "validation"]  # training texts, different ones of them, validation texts
 TITLES = ("cell", "steps", "asked at most", "with a cache", "$ at most", "$ with a cache")
 
 
@@ -32,29 +34,23 @@ class Texts:
 
     Args:
         train: its training texts.
-        validation: how many rows its validation set has.
+        validation: its validation texts, some of which a check of the teacher asks about.
     """
 
-    def __init__(self, train: Iterable[Instance], validation: int) -> None:
-        self._every = list(train)
-        self._once = list(dict.fromkeys(self._every))
-        self.validation = validation
-        self._units: dict[tuple[Tariff, bool], IntArray] = {}
+    def __init__(self, train: Iterable[Instance], validation: Iterable[Instance]) -> None:
+        every = list(train)
+        self._texts = {"every": every, "once": list(dict.fromkeys(every)), "validation": list(validation)}
+        self._units: dict[tuple[Tariff, Which], IntArray] = {}
 
-    @property
-    def rows(self) -> int:
-        return len(self._every)
+    def count(self, which: "Which") -> int:
+        return len(self._texts[which])
 
-    @property
-    def distinct(self) -> int:
-        return len(self._once)
-
-    def most(self, tariff: Tariff, count: int, once: bool = False) -> int:
-        """Units of the `count` longest texts, or of the longest different ones."""
-        if (tariff, once) not in self._units:
-            texts = self._once if once else self._every
-            self._units[tariff, once] = np.sort([tariff.units(text.characters) for text in texts])[::-1]
-        return int(self._units[tariff, once][:count].sum())
+    def most(self, tariff: Tariff, count: int, which: "Which") -> int:
+        """Units of the `count` longest of these texts."""
+        if (tariff, which) not in self._units:
+            units = [tariff.units(text.characters) for text in self._texts[which]]
+            self._units[tariff, which] = np.sort(units)[::-1]
+        return int(self._units[tariff, which][:count].sum())
 
 
 @dataclass
@@ -94,34 +90,47 @@ def expected(settings: DistillSettings, texts: Texts) -> Forecast:
     """What one run may ask at most, counting its check of the teachers."""
     teachers = len(settings.teacher)
     schedule = Schedule(
-        texts.rows, settings.batch_size, settings.epochs, settings.seed, settings.general_epochs
+        texts.count("every"), settings.batch_size, settings.epochs, settings.seed, settings.general_epochs
     )
     if not teachers:
         return Forecast(schedule.total, 0, 0)
     passes = list(_asked(settings, schedule))
     each = {"single": 1, "hard": 1, "ensemble": teachers}.get(settings.adoption, 2)
-    checked = teachers * min(settings.check_rows, texts.validation)
+    checked = min(settings.check_rows, texts.count("validation"))
     asked = sum(passes)
-    distinct = min(asked * each, texts.distinct * teachers)
-    found = Forecast(schedule.total, asked * each + checked, distinct + checked)
+    distinct = min(asked * each, texts.count("once") * teachers)
+    found = Forecast(schedule.total, asked * each + checked * teachers, distinct + checked * teachers)
     left = asked * each
     for place, tariff in enumerate(_dearest(settings)):
-        if place < each:
-            found.units[tariff] += sum(texts.most(tariff, count) for count in passes)
-        own = min(asked, texts.distinct, left)
-        found.distinct_units[tariff] += texts.most(tariff, own, once=True)
+        check = texts.most(tariff, checked, "validation")
+        predicted = sum(texts.most(tariff, count, "every") for count in passes) if place < each else 0
+        own = min(asked, texts.count("once"), left)
+        found.units[tariff] += check + predicted
+        found.distinct_units[tariff] += check + texts.most(tariff, own, "once")
         left -= own
     return found
 
 
 def everything(settings: DistillSettings, texts: Texts) -> dict[str, Forecast]:
-    """All that there is to ask each teacher of a run, once: by its address and the data."""
+    """All that there is to ask each teacher of a run, once: by its address, the data, and what is wanted.
+
+    An answer with less than is wanted is asked for again: so each kind of answers counts as a pass.
+    """
     found = {}
+    kinds: list[Which] = ["once", "validation"]
+    count = sum(map(texts.count, kinds))
     for url, tariff in zip(settings.teacher, tariffs_of(settings), strict=True):
-        units = Counter({tariff: texts.most(tariff, texts.distinct, once=True)})
-        count = texts.distinct + texts.validation
-        found[f"{url} {_data_of(settings)}"] = Forecast(0, count, count, units, units)
+        units = Counter({tariff: sum(texts.most(tariff, texts.count(kind), kind) for kind in kinds)})
+        name = f"{url} {_data_of(settings)} {settings.model_dump_json(include=_wants(settings))}"
+        found[name] = Forecast(0, count, count, units, units)
     return found
+
+
+def _wants(settings: DistillSettings) -> set[str]:
+    """The settings that say what its answers hold beside predictions."""
+    states = {"layer_map", "pooling", "hidden_dtype"} if settings.supervision != "none" else set()
+    insides = {"layer_map", "hidden_dtype", "general_attentions"} if settings.general_epochs else set()
+    return states | insides
 
 
 def shared(runs: list[Forecast], whole: list[dict[str, Forecast]]) -> Forecast:
@@ -176,7 +185,7 @@ def _data_of(settings: DistillSettings) -> str:
 
 def _texts(settings: str) -> Texts:
     task = data.load(data.DataSettings.model_validate_json(settings))
-    return Texts(task.train.instances, len(task.validation))
+    return Texts(task.train.instances, task.validation.instances)
 
 
 def _shown(found: Forecast) -> list[str]:

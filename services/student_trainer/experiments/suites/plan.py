@@ -37,7 +37,7 @@ class Plan:
         data: the names of the data sets, in the order in which they were given.
         left_out: what the suite has beside these, in words.
         seeds: repetitions.
-        cells: seed by seed, data set by data set, row by row.
+        cells: seed by seed, data set by data set, row by row; those that want hidden states before others.
     """
 
     suite: Suite
@@ -64,7 +64,8 @@ def plan(settings: SuiteSettings, suite: Suite) -> Plan:
     checked: set[tuple[str, str]] = set()
     for seed in seeds:
         for data in settings.data_sets:
-            for row in runs:
+            # Answers with hidden states serve those who want none, and not the other way round.
+            for row in sorted(runs, key=lambda row: _plain_answers(values[row.name](data))):
                 own = _cell(row, data, seed, values[row.name](data), settings)
                 asked = {(data, url) for url in own.settings.teacher}
                 if asked <= checked:  # of each teacher and data set, the first cell looks at it
@@ -75,6 +76,11 @@ def plan(settings: SuiteSettings, suite: Suite) -> Plan:
     left_out = {"Not given": not_given, "Without labels there is nothing to learn from": untaught}
     said = [f"{why}, and left out: {', '.join(names)}." for why, names in left_out.items() if names]
     return Plan(suite, list(settings.data_sets), said, seeds, cells)
+
+
+def _plain_answers(values: dict[str, Any]) -> bool:
+    """Whether a row learns from predictions alone."""
+    return values.get("supervision", "none") == "none" and not values.get("general_epochs")
 
 
 def recipes(cells: list[Cell], check: Check) -> dict[str, Recipe]:

@@ -20,6 +20,7 @@ from student_trainer.result import RunResult
 WIDTH, ACROSS = 5.0, 2
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7d858f", "#7a5195")
 _MARKERS = "o^DsvPX*"
+_HANDLE, _CHARACTER = 0.55, 0.08  # inches of a legend's entry
 _NAMES = {
     "kl_weight": "mean λ_KL",
     "teacher_entropy": "teacher's entropy, nats",
@@ -94,9 +95,11 @@ def _lines(axes: Axes, panel: Panel) -> None:
     wanted = panel.suite.figure
     entries = [entry for entry in panel.entries if entry.row.name not in wanted.levels]
     names = dict.fromkeys(entry.row.line for entry in entries if entry.row.line != wanted.gain_over)
-    for name, colour, marker in zip(names, cycle(_COLOURS), cycle(_MARKERS), strict=False):
+    looks = zip(cycle(_COLOURS), cycle(_MARKERS), strict=True)
+    for number, (name, (colour, marker)) in enumerate(zip(names, looks, strict=False)):
         points = sorted(_points(name, entries, panel), key=itemgetter(0))
-        _line(axes, name, points, COLOURS.get(name, colour), MARKERS.get(name, marker))
+        style = "-" if number < len(_COLOURS) else "--"  # the colours come again
+        _line(axes, name, points, COLOURS.get(name, colour), MARKERS.get(name, marker), style)
     for level, dashes in zip(wanted.levels, cycle([(1, 2), (6, 3)]), strict=False):
         if entry := panel.find(level):
             _level(axes, entry, dashes)
@@ -105,7 +108,9 @@ def _lines(axes: Axes, panel: Panel) -> None:
     axes.grid(axis="y", color=MUTED, alpha=0.18, linewidth=0.8)
 
 
-def _line(axes: Axes, name: str, points: list[tuple[float, Spread]], colour: str, marker: str) -> None:
+def _line(
+    axes: Axes, name: str, points: list[tuple[float, Spread]], colour: str, marker: str, style: str
+) -> None:
     """Mean and one deviation over x."""
     axes.errorbar(
         [x for x, _ in points],
@@ -116,6 +121,7 @@ def _line(axes: Axes, name: str, points: list[tuple[float, Spread]], colour: str
         markersize=6,
         markeredgecolor=PAPER,
         linewidth=1.7,
+        linestyle=style,
         elinewidth=1.1,
         capsize=3,
         label=name,
@@ -151,7 +157,7 @@ def _over_steps(axes: Axes, panel: Panel, y: str) -> None:
 
 def _course(axes: Axes, name: str, runs: list[RunResult], y: str, colour: str) -> None:
     """The mean over runs, with a band of one sample deviation."""
-    values = np.array([run.series[y] for run in runs], float)
+    values = np.ma.masked_invalid(np.array([run.series[y] for run in runs], float))  # where nothing was asked
     parts = values.shape[1]
     steps = (np.arange(parts) + 0.5) * runs[0].steps / parts
     middle = values.mean(0)
@@ -165,8 +171,10 @@ def _map(axes: Axes, run: RunResult) -> None:
     across, up, classes, chosen = (
         np.array(run.series[f"map_{name}"], float) for name in ("x", "y", "class", "selected")
     )
-    colours = [_COLOURS[int(label) % len(_COLOURS)] if label >= 0 else MUTED for label in classes]
-    axes.scatter(across, up, s=9, c=colours, alpha=0.45, linewidth=0)
+    for label in np.unique(classes):
+        own, colour = classes == label, _COLOURS[int(label) % len(_COLOURS)] if label >= 0 else MUTED
+        name = f"class {label:.0f}" if label >= 0 else "no label"
+        axes.scatter(across[own], up[own], s=9, color=colour, alpha=0.45, linewidth=0, label=name)
     asked = chosen > 0
     axes.scatter(across[asked], up[asked], s=26, marker="x", color=INK, linewidth=1, label="asked about")
     axes.set_xticks([])
@@ -199,4 +207,6 @@ def _legend(drawing: Drawing) -> None:
                 handles.append(handle)
                 labels.append(label)
     if labels:
-        drawing.legend(handles, labels, loc="outside upper left", ncols=min(6, len(labels)), frameon=False)
+        widest = _HANDLE + _CHARACTER * max(map(len, labels))
+        columns = max(1, int(drawing.get_figwidth() / widest))
+        drawing.legend(handles, labels, loc="outside upper left", ncols=columns, frameon=False)

@@ -28,6 +28,7 @@ class Row(_Strict):
         settings: of `distill`, over the suite's; `teacher` holds names such as small, [] for no KD.
         each: a row for each combination of these values; name and line may hold {setting}.
         published: the paper's score by data set.
+        published_gflops: its #FLOPs, per instance.
         only_published: of a model that the suite does not train, such as a teacher.
     """
 
@@ -36,6 +37,7 @@ class Row(_Strict):
     settings: dict[str, Any] = {}
     each: dict[str, list[Any]] = {}
     published: dict[str, float] = {}
+    published_gflops: float | None = None
     only_published: bool = False
 
     def expanded(self) -> Iterator["Row"]:

@@ -56,6 +56,7 @@ def details(panel: Panel) -> tuple[list[str], list[list[str]]]:
         Column("gain kept", lambda entry, _: percent(panel.kept(entry))),
         *ASKED,
         *(_computed(formula, title) for formula, title in FORMULAS.items()),
+        Column(f"GFLOPs, {PAPER}", lambda entry, _: _computed_there(entry.row)),
         *TIME,
     ]
     return filled(columns, panel.entries, panel)
@@ -88,7 +89,8 @@ def legend(panels: list[Panel]) -> list[str]:
     said = [
         "Scores: ×100 on the validation set, mean ± sample deviation (runs).",
         "asked: questions paid for without a cache; distinct: with one; charged: paid for in this suite, "
-        "whose runs share their answers and so depend on the order.",
+        "whose runs share their answers and so depend on the order"
+        f"{_checks(panels)}.",
         "GFLOPs: per instance seen, by the formula that the run follows (as run) and by each of the others; "
         "of several teachers, of those that were asked.",
         "wall: the training loop; waiting: the part of it spent waiting for a teacher.",
@@ -120,6 +122,11 @@ def legend(panels: list[Panel]) -> list[str]:
     return said
 
 
+def _checks(panels: list[Panel]) -> str:
+    count = sum(run.questions.checked for panel in panels for entry in panel.entries for run in entry.runs)
+    return f"; beside these {count:,} to check the teachers" if count else ""
+
+
 def _scores(panel: Panel) -> list[Column]:
     title = f"{panel.data}, {panel.metric}" if panel.metric else panel.data
     return [
@@ -136,6 +143,10 @@ def _kept(row: Row, panel: Panel) -> str:
 
 def _computed(formula: str, title: str) -> Column:
     return Column(f"GFLOPs, {title}", lambda entry, _: gflops(entry, formula))
+
+
+def _computed_there(row: Row) -> str:
+    return "" if row.published_gflops is None else f"{row.published_gflops:.3g}"
 
 
 def _is_shown(row: Row, panels: list[Panel]) -> bool:
@@ -176,7 +187,8 @@ def _best(panel: Panel) -> list[str]:
 def _won(panel: Panel, best: Entry, comparison: Comparison) -> str:
     test = "no test" if comparison.p is None else f"p = {comparison.p:.2g}"
     which = f"{comparison.baseline}{'' if _in_lines(panel) else ', the best baseline'}"
-    verdict = "does best" if comparison.ahead.mean >= 0 else "comes nearest"
+    level = abs(comparison.ahead.mean) < 0.05  # shown as 0.0
+    verdict = "does as well" if level else "does best" if comparison.ahead.mean > 0 else "comes nearest"
     return (
         f"{panel.data}: {best.row.name} {verdict} with {spread(best.score)}; "
         f"{spread(comparison.ahead, signed=True)} over {which} ({test})."

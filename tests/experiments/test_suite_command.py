@@ -179,6 +179,28 @@ def test_a_dry_run_asks_and_trains_nothing(small: SuiteSettings, tmp_path: Path,
     assert lines["together,"][2:] == ["9", "52", "28"]
 
 
+def test_a_dry_run_prices_the_checks_and_each_kind_of_answers(
+    small: SuiteSettings, tmp_path: Path, capsys
+) -> None:
+    """A dollar a question, two training and two validation texts: hidden states, and then at most again."""
+    for split in ("train", "validation"):
+        lines = [json.dumps({"text": f"{split} {label}", "label": label}) for label in "ab"]
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(lines))
+    book = tmp_path / "book.toml"
+    tiers = "unit_characters = 1000\ntiers = [{ usd_per_1000 = 1000 }]"
+    book.write_text(f'as_of = 2026-01-01\nsource = "made up"\n[features.each]\n{tiers}\n')
+    given = {"suite": "table5", "rows": ["KL only", "static"], "data_sets": {"rte": str(tmp_path)}}
+    given |= {"price_book": str(book), "price_feature": "each", "seeds": [0], "epochs": 1, "dry_run": True}
+    go(SuiteSettings(**small.model_dump(exclude_unset=True) | given), Scored())
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [line[-5:] for line in lines[1:]] == [
+        ["1", "4", "4", "$4.00", "$4.00"],  # static
+        ["1", "2", "2", "$2.00", "$2.00"],
+        ["2", "6", "6", "$6.00", "$6.00"],
+    ]
+    assert lines[1][0] == "rte/static/0"
+
+
 @pytest.mark.parametrize(("use_labels", "runs"), [(True, 2), (False, 1)])
 def test_a_dry_run_counts_rows_that_are_one_run_once(
     small: SuiteSettings, tmp_path: Path, capsys, use_labels: bool, runs: int
@@ -405,3 +427,51 @@ def test_rows_of_results_hold_their_series(small: SuiteSettings) -> None:
     go(small, Scored())
     assert {json.dumps(row["series"]) for row in rows(small)} == {"{}"}
     assert len(plan(small, load("table1")).cells) == len(rows(small))
+
+
+def test_a_legend_of_many_long_names_fits(tmp_path: Path) -> None:
+    """Sixteen lines as in frontier, a panel of one data set: each named, and no two drawn alike."""
+    rows = [row for row in load("frontier").rows if row.settings.get("ratio", 1) in (0.1, 0.2, 1)]
+    shown = panel({row.name: [0.5, 0.6] for row in rows}, load("frontier"))
+    pictures = plots._pictures(shown)
+    drawing = plots.figure(pictures)
+    drawing.canvas.draw()
+    (legend,) = drawing.legends
+    assert {text.get_text() for text in legend.get_texts()} >= {row.line for row in rows}
+    box, page = legend.get_window_extent(), drawing.bbox
+    assert box.x0 >= page.x0 and box.x1 <= page.x1 and box.y1 <= page.y1 and box.y0 > page.height / 2
+    drawn = [bars.lines[0] for bars in drawing.axes[0].containers]
+    assert (
+        len({(line.get_color(), line.get_marker(), line.get_linestyle()) for line in drawn}) == len(drawn) > 8
+    )
+
+
+def test_what_asks_nothing_for_a_while_is_drawn_where_it_does() -> None:
+    """Of two runs one has a part without a question: there the mean is the other's."""
+    suite = load("figure6")
+    runs = tuple(
+        made_up("all", 1, seed, series={"kl_weight": v}) for seed, v in enumerate(([0.1, None], [0.3, 0.4]))
+    )
+    (picture,) = plots._pictures(Panel("sst5", suite, (Entry(suite.rows[0], runs),)))
+    (line,) = plots.figure([picture]).axes[0].lines
+    assert line.get_ydata().tolist() == pytest.approx([0.2, 0.4])
+
+
+def test_a_score_that_equals_the_best_baselines_is_not_called_better() -> None:
+    suite = load("table2")
+    scores = {"random": [0.5, 0.6], "entropy": [0.5, 0.6]}
+    assert table.findings([panel(scores, suite)]) == [
+        "rte: entropy does as well with 55.0 ± 7.1; +0.0 ± 0.0 over random, the best baseline (no test)."
+    ]
+
+
+def test_the_papers_flops_and_the_checks_are_beside_ours() -> None:
+    run = made_up("random", 0.5, 0)
+    run = replace(run, questions=replace(run.questions, checked=1064))
+    suite = load("table2")
+    entry = Entry(next(row for row in suite.rows if row.name == "random"), (run,))
+    titles, (row,) = table.details(Panel("sst5", suite, (entry,)))
+    assert row[titles.index("GFLOPs, the paper")] == "22.6"
+    assert "beside these 1,064 to check the teachers" in " ".join(
+        table.legend([Panel("sst5", suite, (entry,))])
+    )

@@ -46,20 +46,22 @@ def test_a_suite_is_forecast_killed_and_goes_on(command: list[object], tmp_path:
     assert not (tmp_path / "out").exists()
 
     first = Trainer(tmp_path, *command)
-    assert first.wait_for_steps(3 * 6 + 4)  # in the middle of the fourth cell, the one with hidden states
+    assert first.wait_for_steps(4 * 6 + 4)  # in the middle of the fifth cell, one with hidden states
     assert first.kill() == -signal.SIGKILL
     before = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
-    assert len(before) == 3
+    assert len(before) == 4
     again = Trainer(tmp_path, *command)
     assert again.wait() == 0, again.log
 
     lines = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
-    assert lines[:3] == before
+    assert lines[:4] == before
     cells = {line["cell"]: line for line in map(json.loads, lines)}
-    rows = ("no-KD", "small", "hard", "dynamic")
+    rows = ("dynamic", "no-KD", "small", "hard")  # hidden states first: their answers serve the others
     assert list(cells) == [f"rte/{row}/{seed}" for seed in (0, 1) for row in rows]
     asked = {name: cell["questions"]["asked"] for name, cell in cells.items()}
-    assert [asked[f"rte/{row}/1"] for row in rows] == [0, 96, 96, 96]
+    assert [asked[f"rte/{row}/1"] for row in rows] == [96, 0, 96, 96]
+    charged = [cells[f"rte/{row}/0"]["questions"]["charged"] for row in rows]
+    assert charged[2] == 0  # the small teacher, of whom dynamic has asked all this with hidden states
     checked = {name: cell["questions"]["checked"] for name, cell in cells.items()}
     assert {name for name, count in checked.items() if count} == {"rte/small/0", "rte/hard/0"}
     for seed in (0, 1):
@@ -120,7 +122,7 @@ def test_a_task_without_labels(command: list[object], tmp_path: Path) -> None:
         (("--rows", "harder"), "rows: ['harder'] are not in the suite; it has no KD, small"),
         (("--data-sets", "mine=nowhere"), "data: 'nowhere'"),
         (("--teachers", "small=local:nowhere,large=local:rte-large"), "nowhere"),
-        (("--student", "no/such-student"), "rte/no-KD/0: student: 'no/such-student'"),
+        (("--student", "no/such-student"), "rte/dynamic/0: student: 'no/such-student'"),
         (("--layer-map", "9:1"), "layer_map: '9:1'"),
     ],
 )

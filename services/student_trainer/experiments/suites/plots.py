@@ -20,7 +20,7 @@ from student_trainer.result import RunResult
 WIDTH, ACROSS = 5.0, 2
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7d858f", "#7a5195")
 _MARKERS = "o^DsvPX*"
-_HANDLE, _CHARACTER = 0.55, 0.08  # inches of a legend's entry
+_HANDLE, _CHARACTER, _LINE = 0.55, 0.062, 0.18  # inches of a legend's entry
 _NAMES = {
     "kl_weight": "mean λ_KL",
     "teacher_entropy": "teacher's entropy, nats",
@@ -209,4 +209,6 @@ def _legend(drawing: Drawing) -> None:
     if labels:
         widest = _HANDLE + _CHARACTER * max(map(len, labels))
         columns = max(1, int(drawing.get_figwidth() / widest))
-        drawing.legend(handles, labels, loc="outside upper left", ncols=columns, frameon=False)
+        drawing.set_figheight(drawing.get_figheight() + _LINE * -(-len(labels) // columns))
+        look = {"ncols": columns, "fontsize": "small", "frameon": False}
+        drawing.legend(handles, labels, loc="outside upper left", **look)

@@ -25,8 +25,9 @@ logger = logging.getLogger(__name__)
 def reconcile(settings: ReconcileSettings) -> tuple[list[str], int]:
     """What differs, in words, and how many runs were compared.
 
-    All that the ledger has of the log's teachers must be in the log. What the log has beside it may be
-    other callers': it differs only where `key` says whose is meant.
+    All that the ledger has of the log's teachers must be in the log; of other teachers it is said that their
+    logs were not given. What the log has beside it may be other callers': it differs only where `key` says
+    whose is meant.
 
     Raises:
         UserError: a file is not there, or not what it should be.
@@ -38,12 +39,15 @@ def reconcile(settings: ReconcileSettings) -> tuple[list[str], int]:
         logger.warning("key: %r has no charge in these logs; mistyped, or not charged yet", settings.key)
     teachers = {teacher for _, teacher in charged}
     with closing(open_database(settings.answers)) as database:
-        ledger = {place: found for place, found in paid(database).items() if place[1] in teachers}
+        everything = paid(database)
+    for teacher in sorted({teacher for _, teacher in everything} - teachers):
+        logger.warning("charges: not compared: teacher %s, which none of these logs is of", teacher[:12])
+    ledger = {place: found for place, found in everything.items() if place[1] in teachers}
     places = list(dict.fromkeys([*ledger, *ours]))
     compared = [
         _differences(place, ledger.get(place, NOTHING), charged.get(place, NOTHING)) for place in places
     ]
-    return [told for one in compared for told in one], len(places)
+    return [told for one in compared for told in one], len({run for run, _ in places})
 
 
 def _differences(place: Place, ledger: Amounts, charged: Amounts) -> Iterator[str]:

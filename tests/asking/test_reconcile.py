@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from processes import ServerProcess, start_server
 from student_trainer.__main__ import main
 from student_trainer.costs.budget import Budget
 from student_trainer.costs.database import open_database
-from student_trainer.costs.ledger import Ledger
+from student_trainer.costs.ledger import Entry, Ledger, Question
 from student_trainer.teachers.asker import Asker
 from student_trainer.teachers.client import Client
 from student_trainer.teachers.store import Store
@@ -113,6 +114,27 @@ def test_other_units_alone_point_to_the_price_book(
     assert told_by_reconcile(answers, changed, "--key", "mine") == 1
     told = capsys.readouterr().out
     assert f"run r, teacher {teacher[:12]}: units 0 here, 7 charged; do both read one --price-book?" in told
+
+
+def test_a_teacher_whose_log_is_not_given_is_named(
+    charging: tuple[ServerProcess, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """One run of two teachers, and the log of one of them."""
+    _, log = charging
+    first = json.loads(log.read_text().splitlines()[0])
+    answers, changed = tmp_path / "answers.sqlite", tmp_path / "charges"
+    with closing(open_database(answers)) as database:
+        for teacher in (first["teacher"], "e" * 64):
+            ledger = Ledger(database, run="r", teacher=teacher, account="r", tariff=UNPRICED)
+            ledger.write(0, [Entry(Question(0, b"key", 5), "charged", 1)], datetime.now(UTC))
+        database.commit()
+    changed.write_text(json.dumps(first | {"operation": "r", "queries": 1, "units": 1}) + "\n")
+    assert told_by_reconcile(answers, changed) == 0
+    assert capsys.readouterr().out == "1 run(s) compared, 0 difference(s)\n"
+    assert f"not compared: teacher {'e' * 12}" in caplog.text
 
 
 def told_by_reconcile(answers: Path, log: Path, *flags: str) -> int:

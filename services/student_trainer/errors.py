@@ -6,13 +6,13 @@ class UserError(ValueError):
 
 
 _DIVERGED = (
-    "learning_rate: the student has diverged, its predictions are not finite; begin anew with a lower one, "
-    "or with precision no: what was answered is kept"
+    "learning_rate: the model has diverged, its predictions are not finite; begin anew with a lower one, or "
+    "without mixed precision; answers that were paid are kept"
 )
 
 
 class DivergedError(UserError):
-    """A student whose predictions are no numbers: no answer can teach it anything more."""
+    """A model whose predictions are no numbers: nothing can teach it anything more."""
 
     def __init__(self, text: str = _DIVERGED) -> None:
         super().__init__(text)

@@ -67,7 +67,7 @@ class Learner:
     ) -> Predictions:
         """With gradient, dropout on: logits, and the pooled hidden states of these layers (0: embeddings).
 
-        As everything that is read from the student here, it raises DivergedError if they are not finite.
+        Raises DivergedError if the logits are not finite, as `scores` and `survey` do.
         """
         self.model.train()
         batch = self._collate(instances)

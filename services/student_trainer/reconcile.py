@@ -41,7 +41,7 @@ def reconcile(settings: ReconcileSettings) -> tuple[list[str], int]:
     with closing(open_database(settings.answers)) as database:
         everything = paid(database)
     for teacher in sorted({teacher for _, teacher in everything} - teachers):
-        logger.warning("charges: not compared: teacher %s, which none of these logs is of", teacher[:12])
+        logger.warning("charges: teacher %s is not compared: none of these logs is its own", teacher[:12])
     ledger = {place: found for place, found in everything.items() if place[1] in teachers}
     places = list(dict.fromkeys([*ledger, *ours]))
     compared = [

@@ -98,7 +98,8 @@ def refuse_changes(began: dict[str, Any], now: dict[str, Any]) -> None:
 def _grown(began: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
     """A recipe with all settings of today: one that is younger than the run had its default."""
     fields = DistillSettings.model_fields
-    return {name: fields[name].get_default() for name in now if name in fields} | began
+    grown = {name: fields[name].get_default() for name in now if name in fields} | began
+    return grown if grown["use_labels"] else grown | {"label_loss": "all"}  # as these settings are since
 
 
 def _read(folder: Path) -> dict[str, Any] | None:

@@ -68,11 +68,12 @@ def refuse_other_order(source: str, config: PreTrainedConfig, labels: tuple[str,
     """Raises StudentError for a head whose classes are the data's in another order: each would start as
     another one."""
     by_class: dict[Any, str] = dict(config.id2label or {})
-    named = tuple(by_class[index] for index in sorted(by_class))
-    if named != labels and sorted(named) == sorted(labels):
+    named, wanted = [by_class[index] for index in sorted(by_class)], list(labels)
+    ours, theirs = ([str(name).strip().casefold() for name in names] for names in (named, wanted))
+    if ours != theirs and sorted(ours) == sorted(theirs):
         raise StudentError(
-            f"student: the head of {source!r} has its classes in the order {list(named)}, the data in "
-            f"{list(labels)}; set label_names to the head's order, or choose a checkpoint without a head"
+            f"student: the head of {source!r} has its classes in the order {named}, the data in "
+            f"{wanted}; set label_names to the head's order, or choose a checkpoint without a head"
         )
 
 

@@ -88,7 +88,8 @@ def open_teachers(
     with Asking(_opened(settings, task, student, card)) as asking:
         teachers = asking.descriptions[: len(settings.teacher)]
         matches = _matches(teachers, settings, task, student)
-        _warn_of_order(settings.teacher, teachers)
+        if settings.adopts_by_doubt:
+            _warn_of_order(settings.teacher, teachers)
         card.begin(_joined(teachers), task.digest)
         for number, (url, one) in enumerate(zip(settings.teacher, matches, strict=True)):
             check = number - len(matches)  # the check's askers are the last ones
@@ -105,12 +106,19 @@ def _matches(
     _refuse_twice(settings.teacher, teachers)
     matches = []
     for url, teacher in zip(settings.teacher, teachers, strict=True):
-        try:
+        with _about(url):
             matches.append(match(teacher, settings, task.label_names, student.layers))
-        except UserError as error:
-            raise type(error)(f"{error} (it is about {url})") from None
-        _refuse_too_long(task, teacher)
+            _refuse_too_long(task, teacher)
     return matches
+
+
+@contextmanager
+def _about(url: str) -> Iterator[None]:
+    """A refusal within says which teacher it is about."""
+    try:
+        yield
+    except UserError as error:
+        raise type(error)(f"{error} (it is about {url})") from None
 
 
 def match(
@@ -162,7 +170,8 @@ def fingerprints_of(settings: DistillSettings, task: TaskData, student: Anatomy)
 
     async def describe(url: str) -> Description:
         async with await Client.connect(url) as client:
-            _wants(client, settings, task, student)
+            with _about(url):
+                _wants(client, settings, task, student)
             return client.description
 
     refuse_shared_key(settings.teacher)
@@ -184,13 +193,11 @@ async def _opened(
     async with AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(await Client.connect(url)) for url in settings.teacher]
         database = stack.enter_context(closing(_database(settings.answers)))
-        askers = [
-            [
-                _asker(client, want, tariff, settings, card, database)
-                for want in [*_wants(client, settings, task, student), Want()]
-            ]
-            for client, tariff in zip(clients, tariffs_of(settings), strict=True)
-        ]
+        askers = []
+        for url, client, tariff in zip(settings.teacher, clients, tariffs_of(settings), strict=True):
+            with _about(url):
+                wants = [*_wants(client, settings, task, student), Want()]
+            askers.append([_asker(client, want, tariff, settings, card, database) for want in wants])
         yield [one for place in zip(*askers, strict=True) for one in place]
 
 

@@ -379,8 +379,30 @@ async def test_the_key_travels_and_is_not_shown(monkeypatch):
     ],
 )
 def test_each_host_is_shown_its_own_key(url, key):
-    assert key_for(url, "small:50051=one,large:443=two=") == key
-    assert key_for(url, "sesame=") == "sesame="
+    assert key_for(url, " Small:50051=one, large:443=two=,spare:50051=one") == key
+    assert key_for(url, "sesame=\n") == ("" if url.startswith("local:") else "sesame=")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        *("small=K1,large=K2", "K0,large:2=K2", "large:2=K2,K0", "grpc://large:2=K2", "large:2=,small:1=K1"),
+        *("small:1=ab,cd", "large:2=K2,"),
+    ],
+)
+def test_a_broken_list_of_keys_is_shown_to_nobody(given):
+    with pytest.raises(
+        TeacherUrlError, match="no key and no list of keys; give KEY, or host:port=KEY"
+    ) as refusal:
+        key_for("grpc://large:2", given)
+    assert given not in str(refusal.value)
+
+
+@pytest.mark.parametrize("url", ["grpc://a:1+b:2", "grpc://a:1+c:3"])
+def test_servers_of_one_teacher_have_one_key(url):
+    """Another one's is not shown to a server that has its own, or none."""
+    with pytest.raises(TeacherUrlError, match="one key for each of them"):
+        key_for(url, "a:1=one,b:2=two")
 
 
 async def test_tls_needs_the_right_authority(tmp_path):

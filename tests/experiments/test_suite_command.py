@@ -3,6 +3,7 @@
 import io
 import json
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from student_trainer.experiments.suites.suite import Figure, Suite, load
 from student_trainer.experiments.suites.summary import Entry, Panel, paired_p
 from student_trainer.loop import Watch
 from student_trainer.result import Part, RunResult
+from student_trainer.teachers import TeacherUrlError
 
 FILES = ("results.jsonl", "table.md", "figure.svg", "figure.png", "report.html")
 ROWS = ("no-KD", "ensemble", "hard")
@@ -179,26 +181,63 @@ def test_a_dry_run_asks_and_trains_nothing(small: SuiteSettings, tmp_path: Path,
     assert lines["together,"][2:] == ["9", "52", "28"]
 
 
-def test_a_dry_run_prices_the_checks_and_each_kind_of_answers(
-    small: SuiteSettings, tmp_path: Path, capsys
-) -> None:
-    """A dollar a question, two training and two validation texts: hidden states, and then at most again."""
-    for split in ("train", "validation"):
-        lines = [json.dumps({"text": f"{split} {label}", "label": label}) for label in "ab"]
+@pytest.fixture
+def dry(small: SuiteSettings, tmp_path: Path, capsys) -> Callable[..., list[list[str]]]:
+    """The lines of a dry run: a dollar a question, ten training and two validation texts, one epoch."""
+    for split, count in (("train", 10), ("validation", 2)):
+        lines = [json.dumps({"text": f"{split} {number}", "label": number % 2}) for number in range(count)]
         (tmp_path / f"{split}.jsonl").write_text("\n".join(lines))
-    book = tmp_path / "book.toml"
     tiers = "unit_characters = 1000\ntiers = [{ usd_per_1000 = 1000 }]"
+    book = tmp_path / "book.toml"
     book.write_text(f'as_of = 2026-01-01\nsource = "made up"\n[features.each]\n{tiers}\n')
-    given = {"suite": "table5", "rows": ["KL only", "static"], "data_sets": {"rte": str(tmp_path)}}
-    given |= {"price_book": str(book), "price_feature": "each", "seeds": [0], "epochs": 1, "dry_run": True}
-    go(SuiteSettings(**small.model_dump(exclude_unset=True) | given), Scored())
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert [line[-5:] for line in lines[1:]] == [
-        ["1", "4", "4", "$4.00", "$4.00"],  # static
-        ["1", "2", "2", "$2.00", "$2.00"],
-        ["2", "6", "6", "$6.00", "$6.00"],
+
+    def dry(suite: str, rows: list[str], **more: Any) -> list[list[str]]:
+        given = {"suite": suite, "rows": rows, "data_sets": {"rte": str(tmp_path)}, "dry_run": True}
+        given |= {"price_book": str(book), "price_feature": "each", "seeds": [0], "epochs": 1} | more
+        go(SuiteSettings(**small.model_dump(exclude_unset=True) | given), Scored())
+        return [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+
+    return dry
+
+
+def test_a_dry_run_prices_the_checks_and_each_kind_of_answers(dry) -> None:
+    """Hidden states first; predictions alone might be asked for anew."""
+    lines = dry("table5", ["KL only", "static"])
+    assert [line[-5:] for line in lines] == [
+        ["1", "12", "12", "$12.00", "$12.00"],  # static, which checks the teacher
+        ["1", "10", "10", "$10.00", "$10.00"],
+        ["2", "22", "22", "$22.00", "$22.00"],
     ]
-    assert lines[1][0] == "rte/static/0"
+    assert lines[0][0] == "rte/static/0"
+
+
+@pytest.mark.parametrize(
+    ("suite", "row", "more", "dollars"),
+    [
+        # Each seed may give other halves to the teachers: both are asked about all in the end.
+        ("table1", "hard", {"seeds": [0, 1, 2]}, 2 * 10 + 2 * 2),
+        ("table1", "ensemble", {"seeds": [0, 1, 2]}, 2 * 10 + 2 * 2),
+        # What has no states is asked again by a stage that wants them, and the other way round it is not.
+        ("table4", "full KD", {"seeds": [0, 1], "general_epochs": 1}, 10 + 2),
+        ("table4", "full KD", {"seeds": [0, 1], "general_epochs": 1, "general_ratio": 0.5}, 2 * 10 + 2),
+        ("table4", "full KD", {"general_epochs": 1, "supervision": "static", "pooling": "mean"}, 2 * 10 + 2),
+    ],
+)
+def test_a_dry_run_promises_no_less_than_may_be_paid(
+    suite: str, row: str, more: dict[str, Any], dollars: int, dry
+) -> None:
+    together = dry(suite, [row], **more)[-1]
+    assert together[-1] == f"${dollars}.00"
+
+
+def test_one_key_is_not_shown_to_the_hosts_of_several_cells(small: SuiteSettings, monkeypatch) -> None:
+    """Each of the rows asks one teacher alone."""
+    monkeypatch.setenv("STUDENT_TEACHER_API_KEY", "sesame")
+    teachers = {"small": "grpc://small:1", "large": "grpc://large:2"}
+    given = {"rows": ["KD small", "KD large"], "teachers": teachers}
+    with pytest.raises(TeacherUrlError, match="say whose it is: small:1=KEY,large:2=KEY"):
+        go(small.model_copy(update=given), run := Scored())
+    assert run.cells == []
 
 
 @pytest.mark.parametrize(("use_labels", "runs"), [(True, 2), (False, 1)])
@@ -472,6 +511,6 @@ def test_the_papers_flops_and_the_checks_are_beside_ours() -> None:
     entry = Entry(next(row for row in suite.rows if row.name == "random"), (run,))
     titles, (row,) = table.details(Panel("sst5", suite, (entry,)))
     assert row[titles.index("GFLOPs, the paper")] == "22.6"
-    assert "beside these 1,064 to check the teachers" in " ".join(
+    assert "beside these, 1,064 questions to check the teachers" in " ".join(
         table.legend([Panel("sst5", suite, (entry,))])
     )

@@ -10,6 +10,7 @@ from trainers import Trainer, ledger_of, train, usage
 
 from student_trainer.config import ConfigError, DistillSettings, parse
 from student_trainer.run import check, run
+from student_trainer.run_card import RunCard
 from student_trainer.teachers import TeacherUrlError
 
 
@@ -116,6 +117,26 @@ def test_a_folder_of_another_run(command, refused, teacher: Path, tmp_path: Path
     assert train(tmp_path, *command("--resume", **here))["questions"]["asked"] == 4
 
 
+def test_a_run_of_before_a_setting_was_counted_out_goes_on(command, monkeypatch, tmp_path: Path) -> None:
+    """Without labels label_loss means nothing: it was kept as given, and is `all` now."""
+    monkeypatch.chdir(tmp_path)
+    flags = [str(word) for word in command("--no-use-labels", "--resume", label_loss="selected")[1:]]
+    settings = parse(DistillSettings, flags, "distill")
+    with RunCard.of(settings) as card:
+        card.begin("f", "r")
+    path = tmp_path / "run" / "run.json"
+    begun = json.loads(path.read_text())
+    assert begun["recipe"]["label_loss"] == "all"
+    path.write_text(json.dumps(begun | {"recipe": begun["recipe"] | {"label_loss": "selected"}}))
+    with RunCard.of(settings) as again:
+        assert again.id == card.id
+    path.write_text(
+        json.dumps(begun | {"recipe": begun["recipe"] | {"label_loss": "selected", "ratio": 0.9}})
+    )
+    with pytest.raises(ConfigError, match="ratio: what is there began with"):
+        RunCard.of(settings)
+
+
 def test_rows_that_have_changed(command, refused, task: Path, teacher: Path, tmp_path: Path) -> None:
     """The same rows in another place are the same rows; one label more or less makes another run."""
     here = {"teacher": f"local:{teacher}", "epochs": 0.1}
@@ -208,10 +229,15 @@ def test_one_teacher_under_two_addresses(refused, server) -> None:
 
 def test_a_head_whose_classes_are_the_datas_in_another_order(refused, teacher: Path, tmp_path: Path) -> None:
     head = save_reordered(teacher, tmp_path / "head", [2, 0, 1])
+    config = head / "config.json"
+    config.write_text(
+        config.read_text().replace('"negative', '"Negative')
+    )  # names are read as a teacher's are
     names = json.loads((teacher / "config.json").read_text())["id2label"]
     (line,) = refused(student=head)
     assert line.startswith(f"student: the head of '{head}' has its classes in the order ")
-    assert f"{[names[index] for index in '201']}, the data in " in line
+    order = [names[index].replace("negative", "Negative") for index in "201"]
+    assert f"{order}, the data in " in line
     assert "set label_names" in line
 
 
@@ -239,7 +265,7 @@ def test_a_student_that_has_diverged_stops_asking(command, server, tmp_path: Pat
     wild = ("--learning-rate", "1e30", "--warmup", "0", "--max-grad-norm", "1e30")
     trainer = Trainer(tmp_path, *command(*wild))
     assert trainer.wait() == 2
-    assert "refused: learning_rate: the student has diverged" in " ".join(trainer.log.split())
+    assert "refused: learning_rate: the model has diverged" in " ".join(trainer.log.split())
     assert "Traceback" not in trainer.log
     steps = {row[0] for row in ledger_of(tmp_path) if row[0] >= 0}
     assert 0 < len(steps) < 10

@@ -18,8 +18,9 @@ FORMS = (
     "grpc://host:port, grpcs://host:port, http://host:port, https://host:port, local:DIR, or recorded:FILE; "
     "several gRPC servers of one teacher are grpc://host:port+host:port"
 )
-API_KEY = "STUDENT_TEACHER_API_KEY"  # KEY, or of several teachers host:port=KEY,host:port=KEY
-_KEY_OF_A_HOST = re.compile(r"([^=,\s]+:\d+)=([^,]*)")
+API_KEY = "STUDENT_TEACHER_API_KEY"
+_KEYS = "host:port=KEY,host:port=KEY"
+_KEY_OF_A_HOST = re.compile(r"([^=,/\s]+:\d+)=(\S+)")
 
 
 class TeacherUrlError(UserError):
@@ -141,22 +142,42 @@ def connect(url: str, options: Options | None = None) -> Teacher:
 
 
 def key_for(url: str, given: str) -> str:
-    """Of the given keys, the teacher's at this URL, or none: a key that is a host's goes nowhere else."""
-    if not _KEY_OF_A_HOST.match(given):
-        return given
-    keys = dict(_KEY_OF_A_HOST.findall(given))
-    return next((keys[place] for place in _hosts(url) if place in keys), "")
+    """Of the given keys, the teacher's at this URL, or none: a key that is a host's goes nowhere else.
+
+    Raises TeacherUrlError if they are neither one key nor one for each host, or servers of one teacher have
+    different ones.
+    """
+    keys, hosts = _by_host(given), _hosts(url)
+    if keys is None or not hosts:
+        return given.strip() if hosts else ""
+    own = {keys.get(host.casefold(), "") for host in hosts}
+    if len(own) > 1:
+        raise TeacherUrlError(
+            f"{API_KEY}: the servers of {url} are one teacher; name one key for each of them"
+        )
+    return own.pop()
 
 
 def refuse_shared_key(urls: Iterable[str]) -> None:
     """Raises TeacherUrlError if one key would be shown to several teachers' hosts."""
     key, remote = os.environ.get(API_KEY, ""), list(dict.fromkeys(url for url in urls if _hosts(url)))
-    if key and not _KEY_OF_A_HOST.match(key) and len(remote) > 1:
+    if key and len(remote) > 1 and _by_host(key) is None:
         example = ",".join(f"{_hosts(url)[0]}=KEY" for url in remote)
         raise TeacherUrlError(
             f"{API_KEY}: one key would be shown to {len(remote)} teachers, {', '.join(remote)}; say whose "
             f"it is: {example}"
         )
+
+
+def _by_host(given: str) -> dict[str, str] | None:
+    """host:port -> key; None of one key for whichever teacher there is."""
+    parts = [part.strip() for part in given.split(",")]
+    found = [_KEY_OF_A_HOST.fullmatch(part) for part in parts]
+    if len(parts) == 1 and not found[0] and "://" not in given:
+        return None
+    if None in found:
+        raise TeacherUrlError(f"{API_KEY}: it is no key and no list of keys; give KEY, or {_KEYS}")
+    return {match[1].casefold(): match[2] for match in found if match}
 
 
 def _hosts(url: str) -> list[str]:

@@ -1,9 +1,12 @@
 """What a suite would ask and cost at most, before anything is asked: `--dry-run`."""
 
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import chain
+from operator import add
 from typing import Literal
 
 import numpy as np
@@ -59,7 +62,7 @@ class Forecast:
 
     steps: int
     questions: int
-    distinct: int
+    distinct: int = 0
     units: Units = field(default_factory=Counter)
     distinct_units: Units = field(default_factory=Counter)
 
@@ -80,85 +83,130 @@ def forecast(planned: Plan, finished: Results) -> Table:
             table.add_row(cell.name, *_shown(found[cell.name]))
         else:
             table.add_row(cell.name, "finished" if cell.name in finished else "above", style="dim")
-    whole = [everything(cell.settings, texts(_data_of(cell.settings))) for cell in open_cells]
-    together = shared(list(found.values()), whole)
+    parts = [parts_of(cell.settings, texts(_data_of(cell.settings))) for cell in open_cells]
+    together = shared(list(found.values()), [part for run in parts for part in run])
     table.add_row(f"together, {len(open_cells)} cells", *_shown(together), style="bold")
     return table
 
 
 def expected(settings: DistillSettings, texts: Texts) -> Forecast:
     """What one run may ask at most, counting its check of the teachers."""
-    teachers = len(settings.teacher)
-    schedule = Schedule(
-        texts.count("every"), settings.batch_size, settings.epochs, settings.seed, settings.general_epochs
-    )
-    if not teachers:
-        return Forecast(schedule.total, 0, 0)
-    passes = list(_asked(settings, schedule))
+    teachers, passes = len(settings.teacher), list(chain(*_asked(settings, texts).values()))
+    checked = teachers * min(settings.check_rows, texts.count("validation"))
     each = {"single": 1, "hard": 1, "ensemble": teachers}.get(settings.adoption, 2)
-    checked = min(settings.check_rows, texts.count("validation"))
-    asked = sum(passes)
-    distinct = min(asked * each, texts.count("once") * teachers)
-    found = Forecast(schedule.total, asked * each + checked * teachers, distinct + checked * teachers)
-    left = asked * each
+    found = Forecast(_schedule(settings, texts).total, sum(passes) * each * bool(teachers) + checked)
     for place, tariff in enumerate(_dearest(settings)):
-        check = texts.most(tariff, checked, "validation")
         predicted = sum(texts.most(tariff, count, "every") for count in passes) if place < each else 0
-        own = min(asked, texts.count("once"), left)
-        found.units[tariff] += check + predicted
-        found.distinct_units[tariff] += check + texts.most(tariff, own, "once")
+        found.units[tariff] += texts.most(tariff, settings.check_rows, "validation") + predicted
+    if settings.adopts_by_doubt:
+        found.distinct, found.distinct_units = _adopted(settings, texts, sum(passes), each)
+    else:
+        found.distinct, found.distinct_units = _merged(parts_of(settings, texts))
+    return found
+
+
+def _adopted(settings: DistillSettings, texts: Texts, asked: int, each: int) -> tuple[int, Units]:
+    """With a cache, where doubt decides which `each` of the teachers are asked: it may be the dearest."""
+    once, units = texts.count("once"), Units()
+    left = asked * each
+    for tariff in _dearest(settings):
+        own = min(asked, once, left)
+        checked = texts.most(tariff, settings.check_rows, "validation")
+        units[tariff] += checked + texts.most(tariff, own, "once")
         left -= own
-    return found
+    teachers = len(settings.teacher)
+    checked = min(settings.check_rows, texts.count("validation"))
+    return min(asked * each, once * teachers) + checked * teachers, units
 
 
-def everything(settings: DistillSettings, texts: Texts) -> dict[str, Forecast]:
-    """All that there is to ask each teacher of a run, once: by its address, the data, and what is wanted.
+@dataclass(frozen=True)
+class Part:
+    """What a run may ask one teacher at most, with a cache; each a number of texts, and their units.
 
-    An answer with less than is wanted is asked for again: so each kind of answers counts as a pass.
+    Attributes:
+        name: teacher, data and kind of answers; of these no more than `limit` is asked, however many runs.
     """
-    found = {}
-    kinds: list[Which] = ["once", "validation"]
-    count = sum(map(texts.count, kinds))
+
+    name: str
+    tariff: Tariff
+    asked: tuple[int, int]
+    limit: tuple[int, int]
+
+
+def parts_of(settings: DistillSettings, texts: Texts) -> list[Part]:
+    """By teacher: the check, and each kind of answers, for one with less than is wanted is asked again."""
+    stages = {stage: sum(passes) for stage, passes in _asked(settings, texts).items()}
+    all_have_states = settings.general_epochs >= 1 and settings.general_ratio == 1
+    if all_have_states and settings.supervision == "none":
+        del stages["predictions"]  # they come along with the states of all rows
+
+    def longest(tariff: Tariff, count: int, which: Which) -> tuple[int, int]:
+        return min(count, texts.count(which)), texts.most(tariff, count, which)
+
+    parts = []
     for url, tariff in zip(settings.teacher, tariffs_of(settings), strict=True):
-        units = Counter({tariff: sum(texts.most(tariff, texts.count(kind), kind) for kind in kinds)})
-        name = f"{url} {_data_of(settings)} {settings.model_dump_json(include=_wants(settings))}"
-        found[name] = Forecast(0, count, count, units, units)
-    return found
+        name = f"{url} {_data_of(settings)}"
+        wanted: list[tuple[str, int, Which]] = [("check", settings.check_rows, "validation")]
+        wanted += [(_kind(settings, stage), count, "once") for stage, count in stages.items()]
+        parts += [
+            Part(f"{name} {kind}", tariff, longest(tariff, count, which), longest(tariff, sys.maxsize, which))
+            for kind, count, which in wanted
+        ]
+    return parts
 
 
-def _wants(settings: DistillSettings) -> set[str]:
-    """The settings that say what its answers hold beside predictions."""
-    states = {"layer_map", "pooling", "hidden_dtype"} if settings.supervision != "none" else set()
-    insides = {"layer_map", "hidden_dtype", "general_attentions"} if settings.general_epochs else set()
-    return states | insides
+def _kind(settings: DistillSettings, stage: str) -> str:
+    """What a stage's answers hold beside predictions, as far as settings say it."""
+    layers = {"layer_map", "student", "student_layers", "hidden_dtype"}
+    states = layers | {"pooling"} if settings.supervision != "none" else set()
+    insides = layers | {"general_attentions"}
+    return settings.model_dump_json(include=insides if stage == "general" else states)
 
 
-def shared(runs: list[Forecast], whole: list[dict[str, Forecast]]) -> Forecast:
-    """Together: without a cache the sum; with one, never more than there is to ask."""
-    each_once = list({name: one for run in whole for name, one in run.items()}.values())
-    limit = sum((one.units for one in each_once), Units())
-    units = sum((run.units for run in runs), Units())
-    distinct = sum((run.distinct_units for run in runs), Units())
+def _merged(parts: list[Part]) -> tuple[int, Units]:
+    """Different texts, and units, of runs that share their answers."""
+    asked: dict[str, tuple[int, int]] = {}
+    for part in parts:
+        before = asked.get(part.name, (0, 0))
+        asked[part.name] = tuple(map(min, part.limit, map(add, before, part.asked)))
+    units = Units()
+    for name, tariff in {part.name: part.tariff for part in parts}.items():
+        if tariff != UNPRICED:
+            units[tariff] += asked[name][1]
+    return sum(texts for texts, _ in asked.values()), units
+
+
+def shared(runs: list[Forecast], parts: list[Part]) -> Forecast:
+    """Together: without a cache the sum; with one, neither more than that of each run's own nor than there is
+    to ask of each teacher."""
+    distinct, units = _merged(parts)
+    own = sum((run.distinct_units for run in runs), Units())
     return Forecast(
         steps=sum(run.steps for run in runs),
         questions=sum(run.questions for run in runs),
-        distinct=min(sum(run.distinct for run in runs), sum(one.distinct for one in each_once)),
-        units=units,
-        distinct_units=distinct & limit,
+        distinct=min(sum(run.distinct for run in runs), distinct),
+        units=sum((run.units for run in runs), Units()),
+        distinct_units=min(own, units, key=_usd),
     )
 
 
-def _asked(settings: DistillSettings, schedule: Schedule) -> list[int]:
-    """Instances that are asked about in each pass over the data."""
-    counts: Counter[tuple[str, int]] = Counter()  # by the stage and its pass
+def _schedule(settings: DistillSettings, texts: Texts) -> Schedule:
+    rows, epochs = texts.count("every"), (settings.epochs, settings.general_epochs)
+    return Schedule(rows, settings.batch_size, epochs[0], settings.seed, epochs[1])
+
+
+def _asked(settings: DistillSettings, texts: Texts) -> dict[str, list[int]]:
+    """By stage: instances that are asked about in each pass over the data."""
+    schedule = _schedule(settings, texts)
+    counts: dict[str, Counter[int]] = {"general": Counter(), "predictions": Counter()}
     for step in range(schedule.general):
-        counts["general", step // schedule.steps_an_epoch] += asked_at(step, settings, schedule)
+        counts["general"][step // schedule.steps_an_epoch] += asked_at(step, settings, schedule)
     if settings.pool:
-        return [how_many(schedule.rows, settings.ratio, settings.rounding), *counts.values()]
-    for step in range(schedule.general, schedule.total):
+        counts["predictions"][0] = how_many(schedule.rows, settings.ratio, settings.rounding)
+    for step in range(schedule.general, 0 if settings.pool else schedule.total):
         epoch = (step - schedule.general) // schedule.steps_an_epoch
-        counts["predictions", epoch] += _of_batch(len(schedule.rows_of(step)), step, settings)
-    return list(counts.values())
+        counts["predictions"][epoch] += _of_batch(len(schedule.rows_of(step)), step, settings)
+    return {stage: list(passes.values()) for stage, passes in counts.items()}
 
 
 def _of_batch(size: int, step: int, settings: DistillSettings) -> int:
@@ -195,4 +243,8 @@ def _shown(found: Forecast) -> list[str]:
 
 def _price(units: Units) -> str:
     """All within one calendar month."""
-    return usd(float(sum(tariff.usd(count) for tariff, count in units.items()))) if units else ""
+    return usd(_usd(units)) if units else ""
+
+
+def _usd(units: Units) -> float:
+    return float(sum(tariff.usd(count) for tariff, count in units.items()))

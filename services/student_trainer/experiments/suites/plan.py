@@ -65,8 +65,8 @@ def plan(settings: SuiteSettings, suite: Suite) -> Plan:
     for seed in seeds:
         for data in settings.data_sets:
             # Answers with hidden states serve those who want none, and not the other way round.
-            for row in sorted(runs, key=lambda row: _plain_answers(values[row.name](data))):
-                own = _cell(row, data, seed, values[row.name](data), settings)
+            rows = [_cell(row, data, seed, values[row.name](data), settings) for row in runs]
+            for own in sorted(rows, key=_plain_answers):
                 asked = {(data, url) for url in own.settings.teacher}
                 if asked <= checked:  # of each teacher and data set, the first cell looks at it
                     own.settings.check_rows = 0
@@ -78,9 +78,9 @@ def plan(settings: SuiteSettings, suite: Suite) -> Plan:
     return Plan(suite, list(settings.data_sets), said, seeds, cells)
 
 
-def _plain_answers(values: dict[str, Any]) -> bool:
-    """Whether a row learns from predictions alone."""
-    return values.get("supervision", "none") == "none" and not values.get("general_epochs")
+def _plain_answers(cell: Cell) -> bool:
+    """Whether it learns from predictions alone."""
+    return cell.settings.supervision == "none" and not cell.settings.general_epochs
 
 
 def recipes(cells: list[Cell], check: Check) -> dict[str, Recipe]:

@@ -124,7 +124,7 @@ def legend(panels: list[Panel]) -> list[str]:
 
 def _checks(panels: list[Panel]) -> str:
     count = sum(run.questions.checked for panel in panels for entry in panel.entries for run in entry.runs)
-    return f"; beside these {count:,} to check the teachers" if count else ""
+    return f"; beside these, {count:,} questions to check the teachers" if count else ""
 
 
 def _scores(panel: Panel) -> list[Column]:

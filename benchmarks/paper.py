@@ -89,7 +89,10 @@ def teach(chosen: Namespace, data: str, folder: str, size: str, encoder: Path) -
     teacher, general = chosen.work / "teachers" / f"{data}-{size}", chosen.suite in GENERAL
     if recording.exists() and not general:
         return
-    if not (teacher / "result.json").exists():
+    there = (teacher / "result.json").exists()
+    if "--dry-run" in chosen.rest and not (there and general):
+        sys.exit(f"{recording if there else teacher} is not there yet, and a dry run makes nothing")
+    if not there:
         finetune(chosen, data, folder, size, encoder, teacher)
     if not general:
         record(chosen, folder, size, teacher, recording)

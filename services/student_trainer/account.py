@@ -23,10 +23,12 @@ SAMPLE = 2000  # rows whose tokens are counted
 
 @dataclass(frozen=True)
 class Account:
-    """One run's.
+    """Of one run, out of the ledger and the price books.
 
     Attributes:
+        settings: the run's.
         run: its id in the ledger.
+        schedule: its steps.
         rows: that it learns from.
         tariffs: of each teacher.
         teachers: in the same order; none of a run from labels alone.
@@ -154,12 +156,12 @@ class Account:
             found.by(teacher.fingerprint).questions * _teacher_forward(teacher, lengths)
             for teacher in self.teachers
         )
-        per = 1 / len(lengths) / GIGA
-        return flops.PerInstance(
-            flops.forward(student, lengths) * per,
-            flops.backward(student, lengths) * per,
-            asked / max(1, found.instances) * per,
+        work = (
+            flops.forward(student, lengths),
+            flops.backward(student, lengths),
+            asked / max(1, found.instances),
         )
+        return flops.PerInstance(*(amount / len(lengths) / GIGA for amount in work))
 
 
 def _added(before: Money, after: Money) -> tuple[float | None, float | None]:

@@ -18,6 +18,7 @@ from transformers import (
 from transformers import PreTrainedTokenizerBase as Tokenizer
 from transformers.utils import logging
 
+from student_trainer.data.names import plain
 from student_trainer.errors import UserError
 from teacher_api.identity import vocabulary_hash
 
@@ -69,8 +70,8 @@ def refuse_other_order(source: str, config: PreTrainedConfig, labels: tuple[str,
     another one."""
     by_class: dict[Any, str] = dict(config.id2label or {})
     named, wanted = [by_class[index] for index in sorted(by_class)], list(labels)
-    ours, theirs = ([str(name).strip().casefold() for name in names] for names in (named, wanted))
-    if ours != theirs and sorted(ours) == sorted(theirs):
+    head, data = ([plain(str(name)) for name in names] for names in (named, wanted))
+    if head != data and sorted(head) == sorted(data):
         raise StudentError(
             f"student: the head of {source!r} has its classes in the order {named}, the data in "
             f"{wanted}; set label_names to the head's order, or choose a checkpoint without a head"

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fault_proxy import FaultProxy, untouched
@@ -31,6 +32,14 @@ def charging(
     running = start_server(tiny_model, folder / "log", "--charge-log", str(folder / "charges"))
     yield running, folder / "charges"
     assert running.stop() == 0
+
+
+@pytest.fixture
+def first(charging: tuple[ServerProcess, Path]) -> dict[str, Any]:
+    """The first charge of the log."""
+    _, log = charging
+    charge: dict[str, Any] = json.loads(log.read_text().splitlines()[0])
+    return charge
 
 
 @pytest.mark.parametrize("scheme", ["grpc", "http"])
@@ -100,11 +109,9 @@ def test_what_differs_is_said(
 
 
 def test_other_units_alone_point_to_the_price_book(
-    charging: tuple[ServerProcess, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    first: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """And a line that a power cut has torn is left out: the server has begun another."""
-    _, log = charging
-    first = json.loads(log.read_text().splitlines()[0])
     teacher, answers = first["teacher"], tmp_path / "answers.sqlite"
     with closing(open_database(answers)) as database:
         Ledger(database, run="r", teacher=teacher, account="r", tariff=UNPRICED)
@@ -117,14 +124,12 @@ def test_other_units_alone_point_to_the_price_book(
 
 
 def test_a_teacher_whose_log_is_not_given_is_named(
-    charging: tuple[ServerProcess, Path],
+    first: dict[str, Any],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """One run of two teachers, and the log of one of them."""
-    _, log = charging
-    first = json.loads(log.read_text().splitlines()[0])
     answers, changed = tmp_path / "answers.sqlite", tmp_path / "charges"
     with closing(open_database(answers)) as database:
         for teacher in (first["teacher"], "e" * 64):

@@ -472,8 +472,7 @@ def test_a_legend_of_many_long_names_fits(tmp_path: Path) -> None:
     """Sixteen lines as in frontier, a panel of one data set: each named, and no two drawn alike."""
     rows = [row for row in load("frontier").rows if row.settings.get("ratio", 1) in (0.1, 0.2, 1)]
     shown = panel({row.name: [0.5, 0.6] for row in rows}, load("frontier"))
-    pictures = plots._pictures(shown)
-    drawing = plots.figure(pictures)
+    drawing = plots.figure(plots.pictures(shown))
     drawing.canvas.draw()
     (legend,) = drawing.legends
     assert {text.get_text() for text in legend.get_texts()} >= {row.line for row in rows}
@@ -491,7 +490,7 @@ def test_what_asks_nothing_for_a_while_is_drawn_where_it_does() -> None:
     runs = tuple(
         made_up("all", 1, seed, series={"kl_weight": v}) for seed, v in enumerate(([0.1, None], [0.3, 0.4]))
     )
-    (picture,) = plots._pictures(Panel("sst5", suite, (Entry(suite.rows[0], runs),)))
+    (picture,) = plots.pictures(Panel("sst5", suite, (Entry(suite.rows[0], runs),)))
     (line,) = plots.figure([picture]).axes[0].lines
     assert line.get_ydata().tolist() == pytest.approx([0.2, 0.4])
 

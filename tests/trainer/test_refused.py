@@ -230,9 +230,8 @@ def test_one_teacher_under_two_addresses(refused, server) -> None:
 def test_a_head_whose_classes_are_the_datas_in_another_order(refused, teacher: Path, tmp_path: Path) -> None:
     head = save_reordered(teacher, tmp_path / "head", [2, 0, 1])
     config = head / "config.json"
-    config.write_text(
-        config.read_text().replace('"negative', '"Negative')
-    )  # names are read as a teacher's are
+    # Names are compared as a teacher's are.
+    config.write_text(config.read_text().replace('"negative', '"Negative'))
     names = json.loads((teacher / "config.json").read_text())["id2label"]
     (line,) = refused(student=head)
     assert line.startswith(f"student: the head of '{head}' has its classes in the order ")

@@ -112,3 +112,8 @@ def ids(seen: Iterable[str], names: tuple[str, ...]) -> dict[str, int]:
 
 def _is_id(label: str) -> bool:
     return label.isascii() and label.isdigit()
+
+
+def plain(name: str) -> str:
+    """As names of classes are compared between data, teachers and checkpoints."""
+    return name.strip().casefold()

@@ -133,11 +133,11 @@ def connect(url: str, options: Options | None = None) -> Teacher:
     if scheme in ("grpc", "grpcs"):
         from student_trainer.teachers.over_grpc import GrpcTeacher  # noqa: PLC0415
 
-        return GrpcTeacher(_places(url), options, secure=scheme == "grpcs")
+        return GrpcTeacher(_hosts(url), options, secure=scheme == "grpcs")
     if scheme in ("http", "https"):
         from student_trainer.teachers.over_http import HttpTeacher  # noqa: PLC0415
 
-        return HttpTeacher(f"{scheme}://{_address(url)}", options)
+        return HttpTeacher(f"{scheme}://{_hosts(url)[0]}", options)
     raise TeacherUrlError(f"teacher {url!r} has no known form; use {FORMS}")
 
 
@@ -170,7 +170,8 @@ def refuse_shared_key(urls: Iterable[str]) -> None:
 
 
 def _by_host(given: str) -> dict[str, str] | None:
-    """host:port -> key; None of one key for whichever teacher there is."""
+    """host:port -> key; None of one key for whichever teacher there is. Whatever else has a comma or an
+    address in it may be a list with a slip, and holds keys of others."""
     parts = [part.strip() for part in given.split(",")]
     found = [_KEY_OF_A_HOST.fullmatch(part) for part in parts]
     if len(parts) == 1 and not found[0] and "://" not in given:
@@ -178,12 +179,6 @@ def _by_host(given: str) -> dict[str, str] | None:
     if None in found:
         raise TeacherUrlError(f"{API_KEY}: it is no key and no list of keys; give KEY, or {_KEYS}")
     return {match[1].casefold(): match[2] for match in found if match}
-
-
-def _hosts(url: str) -> list[str]:
-    """host:port of a teacher that is asked over a wire; several of one that has several servers."""
-    scheme, _, rest = url.partition("://")
-    return rest.rstrip("/").split("+") if scheme in ("grpc", "grpcs", "http", "https") else []
 
 
 def answers_from_response(response: pb.PredictResponse, asked: int, pinned: str) -> list[Answer]:
@@ -210,10 +205,15 @@ def answers_from_response(response: pb.PredictResponse, asked: int, pinned: str)
         raise InternalError(f"the teacher sent a corrupt answer: {error}") from error
 
 
-def _places(url: str) -> list[str]:
-    scheme, _, rest = url.partition("://")
+def _hosts(url: str) -> list[str]:
+    """host:port of a teacher that is asked over a wire, several of one with several servers; else none."""
+    scheme, servers = url.partition(":")[0], url.partition("://")[2]
+    if scheme in ("http", "https"):
+        return [_address(url)]
+    if scheme not in ("grpc", "grpcs"):
+        return []
     try:
-        return [_address(f"{scheme}://{place}") for place in rest.split("+")]
+        return [_address(f"{scheme}://{server}") for server in servers.split("+")]
     except TeacherUrlError:
         raise TeacherUrlError(f"teacher {url!r} is not hosts and ports; use {FORMS}") from None
 

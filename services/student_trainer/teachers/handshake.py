@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from student_trainer.data.names import plain
 from student_trainer.errors import UserError
 from teacher_api.messages import Answer
 
@@ -27,15 +28,15 @@ def permutation(teacher: Sequence[str], task: Sequence[str]) -> list[int]:
             f"teacher: it has {len(teacher)} classes {list(teacher)}, the data {len(task)} {list(task)}; "
             "ask another teacher, or set label_names to the data's classes"
         )
-    position = {_plain(name): index for index, name in enumerate(teacher)}
-    unknown = [name for name in task if _plain(name) not in position]
+    position = {plain(name): index for index, name in enumerate(teacher)}
+    unknown = [name for name in task if plain(name) not in position]
     if unknown or len(position) < len(teacher):
         raise HandshakeError(
             f"teacher: its classes {list(teacher)} are not the data's {list(task)}; set teacher_labels to "
             "its classes' names in its order (of several teachers, id2label in its config.json), or "
             "label_names to the data's"
         )
-    return [position[_plain(name)] for name in task]
+    return [position[plain(name)] for name in task]
 
 
 def worse_than_chance(
@@ -57,7 +58,3 @@ def worse_than_chance(
         f"the teacher is right on {right} of {len(pairs)} validation rows, always guessing one class on "
         f"{chance}: are its classes in another order, or is it another task's?"
     )
-
-
-def _plain(name: str) -> str:
-    return name.strip().casefold()

@@ -3,7 +3,7 @@
 import sys
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from itertools import chain
 from operator import add
@@ -45,10 +45,10 @@ class Texts:
         self._texts = {"every": every, "once": list(dict.fromkeys(every)), "validation": list(validation)}
         self._units: dict[tuple[Tariff, Which], IntArray] = {}
 
-    def count(self, which: "Which") -> int:
+    def count(self, which: Which) -> int:
         return len(self._texts[which])
 
-    def most(self, tariff: Tariff, count: int, which: "Which") -> int:
+    def most(self, tariff: Tariff, count: int, which: Which) -> int:
         """Units of the `count` longest of these texts."""
         if (tariff, which) not in self._units:
             units = [tariff.units(text.characters) for text in self._texts[which]]
@@ -62,9 +62,9 @@ class Forecast:
 
     steps: int
     questions: int
-    distinct: int = 0
-    units: Units = field(default_factory=Counter)
-    distinct_units: Units = field(default_factory=Counter)
+    distinct: int
+    units: Units
+    distinct_units: Units
 
 
 def forecast(planned: Plan, finished: Results) -> Table:
@@ -83,8 +83,8 @@ def forecast(planned: Plan, finished: Results) -> Table:
             table.add_row(cell.name, *_shown(found[cell.name]))
         else:
             table.add_row(cell.name, "finished" if cell.name in finished else "above", style="dim")
-    parts = [parts_of(cell.settings, texts(_data_of(cell.settings))) for cell in open_cells]
-    together = shared(list(found.values()), [part for run in parts for part in run])
+    wanted = [demands(cell.settings, texts(_data_of(cell.settings))) for cell in open_cells]
+    together = shared(list(found.values()), list(chain(*wanted)))
     table.add_row(f"together, {len(open_cells)} cells", *_shown(together), style="bold")
     return table
 
@@ -92,35 +92,30 @@ def forecast(planned: Plan, finished: Results) -> Table:
 def expected(settings: DistillSettings, texts: Texts) -> Forecast:
     """What one run may ask at most, counting its check of the teachers."""
     teachers, passes = len(settings.teacher), list(chain(*_asked(settings, texts).values()))
-    checked = teachers * min(settings.check_rows, texts.count("validation"))
-    each = {"single": 1, "hard": 1, "ensemble": teachers}.get(settings.adoption, 2)
-    found = Forecast(_schedule(settings, texts).total, sum(passes) * each * bool(teachers) + checked)
-    for place, tariff in enumerate(_dearest(settings)):
-        predicted = sum(texts.most(tariff, count, "every") for count in passes) if place < each else 0
-        found.units[tariff] += texts.most(tariff, settings.check_rows, "validation") + predicted
+    each = min(teachers, {"single": 1, "hard": 1, "ensemble": teachers}.get(settings.adoption, 2))
+    checked, check = _merged(_checks(settings, texts))
+    dearest = _dearest(settings)[:each]
+    units = sum((Units({one: texts.most(one, n, "every")}) for one in dearest for n in passes), check)
     if settings.adopts_by_doubt:
-        found.distinct, found.distinct_units = _adopted(settings, texts, sum(passes), each)
+        distinct, once = _adopted(settings, texts, sum(passes), each)
     else:
-        found.distinct, found.distinct_units = _merged(parts_of(settings, texts))
-    return found
+        distinct, once = _merged(_answers(settings, texts))
+    steps = _schedule(settings, texts).total
+    return Forecast(steps, sum(passes) * each + checked, distinct + checked, units, once + check)
 
 
 def _adopted(settings: DistillSettings, texts: Texts, asked: int, each: int) -> tuple[int, Units]:
     """With a cache, where doubt decides which `each` of the teachers are asked: it may be the dearest."""
-    once, units = texts.count("once"), Units()
-    left = asked * each
+    once, units, left = texts.count("once"), Units(), asked * each
     for tariff in _dearest(settings):
         own = min(asked, once, left)
-        checked = texts.most(tariff, settings.check_rows, "validation")
-        units[tariff] += checked + texts.most(tariff, own, "once")
+        units[tariff] += texts.most(tariff, own, "once")
         left -= own
-    teachers = len(settings.teacher)
-    checked = min(settings.check_rows, texts.count("validation"))
-    return min(asked * each, once * teachers) + checked * teachers, units
+    return min(asked * each, once * len(settings.teacher)), units
 
 
 @dataclass(frozen=True)
-class Part:
+class Demand:
     """What a run may ask one teacher at most, with a cache; each a number of texts, and their units.
 
     Attributes:
@@ -133,26 +128,36 @@ class Part:
     limit: tuple[int, int]
 
 
-def parts_of(settings: DistillSettings, texts: Texts) -> list[Part]:
-    """By teacher: the check, and each kind of answers, for one with less than is wanted is asked again."""
+def demands(settings: DistillSettings, texts: Texts) -> list[Demand]:
+    return [*_checks(settings, texts), *_answers(settings, texts)]
+
+
+def _checks(settings: DistillSettings, texts: Texts) -> list[Demand]:
+    return _demanded(settings, texts, "check", settings.check_rows, "validation")
+
+
+def _answers(settings: DistillSettings, texts: Texts) -> list[Demand]:
+    """By kind, for an answer that has less than is wanted is asked for again."""
     stages = {stage: sum(passes) for stage, passes in _asked(settings, texts).items()}
     all_have_states = settings.general_epochs >= 1 and settings.general_ratio == 1
     if all_have_states and settings.supervision == "none":
         del stages["predictions"]  # they come along with the states of all rows
+    kinds = [(_kind(settings, stage), count) for stage, count in stages.items()]
+    return [one for kind, count in kinds for one in _demanded(settings, texts, kind, count, "once")]
 
-    def longest(tariff: Tariff, count: int, which: Which) -> tuple[int, int]:
+
+def _demanded(settings: DistillSettings, texts: Texts, kind: str, count: int, which: Which) -> list[Demand]:
+    """Of each teacher, about the longest `count` of these texts."""
+
+    def longest(tariff: Tariff, count: int) -> tuple[int, int]:
         return min(count, texts.count(which)), texts.most(tariff, count, which)
 
-    parts = []
-    for url, tariff in zip(settings.teacher, tariffs_of(settings), strict=True):
-        name = f"{url} {_data_of(settings)}"
-        wanted: list[tuple[str, int, Which]] = [("check", settings.check_rows, "validation")]
-        wanted += [(_kind(settings, stage), count, "once") for stage, count in stages.items()]
-        parts += [
-            Part(f"{name} {kind}", tariff, longest(tariff, count, which), longest(tariff, sys.maxsize, which))
-            for kind, count, which in wanted
-        ]
-    return parts
+    return [
+        Demand(
+            f"{url} {_data_of(settings)} {kind}", tariff, longest(tariff, count), longest(tariff, sys.maxsize)
+        )
+        for url, tariff in zip(settings.teacher, tariffs_of(settings), strict=True)
+    ]
 
 
 def _kind(settings: DistillSettings, stage: str) -> str:
@@ -163,23 +168,23 @@ def _kind(settings: DistillSettings, stage: str) -> str:
     return settings.model_dump_json(include=insides if stage == "general" else states)
 
 
-def _merged(parts: list[Part]) -> tuple[int, Units]:
+def _merged(wanted: list[Demand]) -> tuple[int, Units]:
     """Different texts, and units, of runs that share their answers."""
     asked: dict[str, tuple[int, int]] = {}
-    for part in parts:
-        before = asked.get(part.name, (0, 0))
-        asked[part.name] = tuple(map(min, part.limit, map(add, before, part.asked)))
+    for one in wanted:
+        before = asked.get(one.name, (0, 0))
+        asked[one.name] = tuple(map(min, one.limit, map(add, before, one.asked)))
     units = Units()
-    for name, tariff in {part.name: part.tariff for part in parts}.items():
+    for name, tariff in {one.name: one.tariff for one in wanted}.items():
         if tariff != UNPRICED:
             units[tariff] += asked[name][1]
     return sum(texts for texts, _ in asked.values()), units
 
 
-def shared(runs: list[Forecast], parts: list[Part]) -> Forecast:
+def shared(runs: list[Forecast], wanted: list[Demand]) -> Forecast:
     """Together: without a cache the sum; with one, neither more than that of each run's own nor than there is
     to ask of each teacher."""
-    distinct, units = _merged(parts)
+    distinct, units = _merged(wanted)
     own = sum((run.distinct_units for run in runs), Units())
     return Forecast(
         steps=sum(run.steps for run in runs),

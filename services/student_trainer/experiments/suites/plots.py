@@ -40,26 +40,26 @@ class Picture:
 
 def draw(panels: list[Panel], folder: Path) -> Path | None:
     """Writes figure.svg and figure.png; gives the SVG file, or None before there is anything to draw."""
-    pictures = [picture for panel in panels if panel.entries for picture in _pictures(panel)]
-    return save("figure", partial(figure, pictures), folder) if pictures else None
+    drawn = [picture for panel in panels if panel.entries for picture in pictures(panel)]
+    return save("figure", partial(figure, drawn), folder) if drawn else None
 
 
-def figure(pictures: list[Picture]) -> Drawing:
-    columns = min(ACROSS, len(pictures))
-    rows = -(-len(pictures) // columns)
-    height = max(picture.height for picture in pictures)
+def figure(drawn: list[Picture]) -> Drawing:
+    columns = min(ACROSS, len(drawn))
+    rows = -(-len(drawn) // columns)
+    height = max(picture.height for picture in drawn)
     drawing = Drawing(figsize=(WIDTH * columns, height * rows), layout="constrained")
-    for axes, picture in zip(drawing.subplots(rows, columns, squeeze=False).flat, pictures, strict=False):
+    for axes, picture in zip(drawing.subplots(rows, columns, squeeze=False).flat, drawn, strict=False):
         picture.draw(axes)
         axes.set_title(picture.title, loc="left", fontsize=11, fontweight="bold")
         axes.tick_params(length=3)
-    for axes in list(drawing.axes)[len(pictures) :]:
+    for axes in list(drawing.axes)[len(drawn) :]:
         axes.set_visible(False)
     _legend(drawing)
     return drawing
 
 
-def _pictures(panel: Panel) -> list[Picture]:
+def pictures(panel: Panel) -> list[Picture]:
     """Of one data set."""
     match panel.suite.figure.kind:
         case "dots":

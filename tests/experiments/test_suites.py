@@ -223,6 +223,13 @@ def test_the_check_is_made_once_for_runs_that_differ_in_nothing_that_it_looks_at
     ]
 
 
+def test_a_refusal_names_lines_and_how_to_name_a_point(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"no KD, batch random.*and of a line its points, such as batch random 0.01$"
+    ):
+        planned(tmp_path, "frontier", rows=["batch random 0.3"])
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
@@ -259,6 +266,7 @@ def test_a_suite_that_is_not_there_names_those_that_are() -> None:
         ("title: x", "paper"),
         ("- a", "valid dict"),
         (f"{START}rows: [{{name: a}}, {{name: a}}]", "twice"),
+        (f"{START}rows: [{{name: 'a, or b'}}]", "['a, or b'] could not be asked for"),
         (f"{START}rows: [{{name: a}}]\nbaselines: [b]", "'b'"),
         ("title: [", "cannot be used"),
         (f"{START}rows: [{{name: 'r={{ratio}}', each: {{lambda: [1]}}}}]", "for each of ['lambda']"),

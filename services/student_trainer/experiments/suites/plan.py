@@ -124,8 +124,10 @@ def student_of(source: str) -> str:
 def _wanted(suite: Suite, names: list[str]) -> Suite:
     """Only these rows, or the rows of these lines, and those that are published beside them."""
     runs = [row for row in suite.rows if not row.only_published]
-    known = dict.fromkeys([*(row.name for row in runs), *(row.line for row in runs)])
-    if unknown := [name for name in names if name not in known]:
+    lines = dict.fromkeys(row.line for row in runs)
+    points = [row.name for row in runs if row.name not in lines]
+    if unknown := [name for name in names if name not in {*lines, *points}]:
+        known = [*lines, f"and of a line its points, such as {points[0]}"] if points else lines
         raise ConfigError(f"rows: {unknown} are not in the suite; it has {', '.join(known)}")
     if not names:
         return suite

@@ -23,7 +23,7 @@ class Row(_Strict):
     """One line of a table: what is done, and the paper's score of it.
 
     Attributes:
-        name: as the table has it.
+        name: as the table has it; a command names several with commas between them, so it has none.
         line: of a figure, to which the row's point belongs; its own name if it is not said.
         settings: of `distill`, over the suite's; `teacher` holds names such as small, [] for no KD.
         each: a row for each combination of these values; name and line may hold {setting}.
@@ -118,6 +118,8 @@ class Suite(_Strict):
         names = [row.name for row in rows]
         named = {*self.figure.levels, *filter(None, (self.no_kd, self.full_kd))}
         compared = set(self.baselines) - {row.line for row in rows}
+        if unnameable := [row.name for row in rows if "," in row.name and not row.only_published]:
+            raise ValueError(f"rows: {unnameable} could not be asked for: commas are between names")
         if len(set(names)) < len(names):
             raise ValueError(f"rows: a name is there twice in {names}")
         if missing := sorted((named | compared) - set(names)):

@@ -162,6 +162,17 @@ def test_each_teacher_has_its_own_price_by_its_name(tmp_path: Path) -> None:
         planned(tmp_path, "table1", price_book="small=cheap.toml")
 
 
+def test_each_teacher_has_its_own_map_of_layers_by_its_name(tmp_path: Path) -> None:
+    found = planned(tmp_path, "combined", layer_map="large=4:1,8:2;small=2:1,4:2")
+    assert cell_of(found, "cola/all-three/0").layer_maps == ["2:1,4:2", "4:1,8:2"]
+    assert cell_of(found, "cola/selection-supervision/0").layer_maps == ["2:1,4:2"]
+    assert cell_of(planned(tmp_path, "combined"), "cola/all-three/0").layer_maps == ["skip", "skip"]
+    with pytest.raises(
+        ConfigError, match=r"layer_map: large has none; name one for each, as small=…;large=…"
+    ):
+        planned(tmp_path, "combined", layer_map="small=2:1,4:2")
+
+
 def test_where_no_label_may_be_used_there_is_no_row_without_a_teacher(tmp_path: Path) -> None:
     found = planned(tmp_path, "table1", data_sets={"rte": "a"}, use_labels=False, seeds=[0])
     assert "rte/no-KD/0" not in {cell.name for cell in found.cells}

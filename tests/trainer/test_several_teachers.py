@@ -1,6 +1,8 @@
 """§3.1 and §3.3 end to end: who is asked about what, hidden states on the wire, and a kill in the middle."""
 
 import signal
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,8 @@ from processes import ServerProcess, start_server
 from safetensors.torch import load
 from tiny_task import TRAIN, save_bert
 from trainers import ONE_TEXT_A_RUN, Trainer, ledger_of, result_of, timeless, train, usage, weights_of
+
+from teacher_api.v1 import teacher_pb2 as pb
 
 STEPS = TRAIN // 16 * 3
 BOOK = """
@@ -132,6 +136,19 @@ def test_hidden_states_of_another_width(pooling: str, command, wide, tmp_path: P
     assert any(not weights.equal(other[name]) for name, weights in one.items())
 
 
+def test_each_teacher_is_asked_for_the_layers_of_its_own_map(
+    command, both, server, wide, tmp_path: Path
+) -> None:
+    """The small teacher has three layers, the wide one four: no pair that names layer 4 would fit both."""
+    flags = command(teacher=both, adoption="ensemble", supervision="static", epochs=0.1)
+    train(tmp_path, *flags, "--layer-map", "3:1;1:1,4:2")
+    with closing(sqlite3.connect(tmp_path / "answers.sqlite")) as database:
+        wants = database.execute("SELECT teacher, want FROM wants").fetchall()
+    layers = {(teacher, tuple(pb.Want.FromString(want).layers)) for teacher, want in wants}
+    small, large = server.fingerprint, wide.fingerprint
+    assert layers == {(small, ()), (small, (3,)), (large, ()), (large, (1, 4))}
+
+
 def test_all_three_at_once_are_killed_and_go_on(command, both: str, server, wide, tmp_path: Path) -> None:
     """Selection, adoption and supervision in one run; weights, projections and ledger as if unbroken."""
     flags = command(
@@ -174,6 +191,8 @@ def test_all_three_at_once_are_killed_and_go_on(command, both: str, server, wide
         (("--supervision", "static", "--layer-map", "1:5"), ["layer_map: ", "'1:5'", "0 to 2"]),
         (("--supervision", "static", "--layer-map", "first"), ["layer_map: ", "'first'", "teacher:student"]),
         (("--supervision", "static", "--student-layers", "1"), ["layer_map: ", "no other"]),
+        (("--layer-map", "3:1;1:1"), ["layer_map: 2 are named for 1 teachers"]),
+        (("--layer-map", "3:1;first"), ["layer_map: "]),
         (("--supervision", "sometimes"), ["supervision: ", "'dynamic'", "(it is 'sometimes')"]),
     ],
 )

@@ -149,7 +149,8 @@ class DistillSettings(TrainingSettings):
     layer_map: str = Field(
         "skip",
         description="matched layers: skip (every n-th of the teacher), last, uniform (as skip, and from the "
-        "embeddings to the last layer), or teacher:student, as 2:1,4:2",
+        "embeddings to the last layer), or teacher:student, as 2:1,4:2; of several teachers one for all, or "
+        "one for each, as 2:1,4:2;4:1,8:2 (in a suite by name: small=2:1,4:2;large=4:1,8:2)",
     )
     general_epochs: float = Field(
         0,
@@ -203,6 +204,12 @@ class DistillSettings(TrainingSettings):
     def batch_ratio(self) -> float:
         """Share of a batch, whatever the ratio is of."""
         return self.ratio if self.ratio_of == "batch" else min(1.0, self.ratio / self.epochs)
+
+    @property
+    def layer_maps(self) -> list[str]:
+        """Each teacher's map."""
+        maps = self.layer_map.split(";")
+        return maps * len(self.teacher) if len(maps) == 1 else maps
 
     @property
     def adopts_by_doubt(self) -> bool:
@@ -266,8 +273,8 @@ class DistillSettings(TrainingSettings):
             raise ValueError(
                 "teacher_labels: cannot be said of several; give each checkpoint its label names"
             )
-        for name in ("price_book", "price_feature"):
-            given = len(getattr(self, name))
+        given_for = {name: len(getattr(self, name)) for name in ("price_book", "price_feature")}
+        for name, given in (given_for | {"layer_map": len(self.layer_map.split(";"))}).items():
             if given > 1 and given != teachers:
                 raise ValueError(
                     f"{name}: {given} are named for {teachers} teachers; name one, or one for each"
@@ -277,13 +284,14 @@ class DistillSettings(TrainingSettings):
                 f"general_epochs: the general stage learns from one teacher, not {teachers}; name one, "
                 "or set 0"
             )
+        for layer_map in self.layer_map.split(";"):
+            named_pairs(layer_map)  # refuses what is no map, also where it is not used
         if not teachers and self.supervision != "none":
             raise ValueError(f"supervision: {self.supervision} needs a teacher's hidden states; set teacher")
         return self
 
     @model_validator(mode="after")
     def _what_is_paid_counts(self) -> Self:
-        named_pairs(self.layer_map)  # refuses what is no map, also where it is not used
         if self.teacher and not self.kd_weight and self.supervision == "none" and not self.general_epochs:
             raise ValueError(
                 "kd_weight: 0 gives the teacher's answers no weight, and they are paid; raise it, or leave "

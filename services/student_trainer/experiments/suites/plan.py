@@ -166,8 +166,9 @@ def _values(row: Row, settings: SuiteSettings, suite: Suite) -> Callable[[str], 
     fields = settings.model_fields_set & DistillSettings.model_fields.keys()
     given = {name: getattr(settings, name) for name in fields}
     names = _teachers(row, suite)
-
     given |= {name: _own(name, given[name], names, settings) for name in _PRICES & given.keys()}
+    if layer_map := given.get("layer_map"):
+        given["layer_map"] = ";".join(_own("layer_map", layer_map.split(";"), names, settings, ";"))
 
     def on(data: str) -> dict[str, Any]:
         urls = [settings.teachers[name].replace("{data}", data) for name in names]
@@ -176,13 +177,15 @@ def _values(row: Row, settings: SuiteSettings, suite: Suite) -> Callable[[str], 
     return on
 
 
-def _own(setting: str, given: list[str], names: list[str], settings: SuiteSettings) -> list[str]:
+def _own(
+    setting: str, given: list[str], names: list[str], settings: SuiteSettings, between: str = ","
+) -> list[str]:
     """What a row's teachers have of a setting that is given by their names; as it is, if it is not."""
     named = dict(one.split("=", 1) for one in given if one.partition("=")[0] in settings.teachers)
     if not given or len(named) < len(given):
         return given
     if missing := [name for name in names if name not in named]:
-        example = ",".join(f"{name}=…" for name in settings.teachers)
+        example = between.join(f"{name}=…" for name in settings.teachers)
         raise ConfigError(f"{setting}: {', '.join(missing)} has none; name one for each, as {example}")
     return [named[name] for name in names]
 

@@ -13,6 +13,7 @@ from student_trainer.costs.summary import LAST, Sieves, sieves
 from student_trainer.data import Rows
 from student_trainer.result import Money, Part, Questions, Stage
 from student_trainer.schedule import Schedule
+from student_trainer.teacher_check import TeacherCheck
 from teacher_api.messages import Description, Instance
 from teacher_api.prices import UNPRICED, Tariff
 
@@ -32,6 +33,7 @@ class Account:
         rows: that it learns from.
         tariffs: of each teacher.
         teachers: in the same order; none of a run from labels alone.
+        checks: what each said of validation rows.
     """
 
     settings: DistillSettings
@@ -40,6 +42,7 @@ class Account:
     rows: Rows
     tariffs: Sequence[Tariff]
     teachers: Sequence[Description]
+    checks: Sequence[TeacherCheck]
 
     def questions(self, steps: range, first: int = 0, end: int = LAST) -> tuple[Questions, Sieves]:
         """The sieves of the steps that are done, as far as the ledger has them from `first` to before `end`;
@@ -112,8 +115,12 @@ class Account:
                 units=own.units,
                 usd=self._share(tariff, own.units, plain),
                 usd_cached=self._share(tariff, own.distinct_units, cached),
+                check_rows=checked.rows,
+                check_scores=checked.scores,
             )
-            for tariff, teacher, own in zip(self.tariffs, self.teachers, answered, strict=True)
+            for tariff, teacher, own, checked in zip(
+                self.tariffs, self.teachers, answered, self.checks, strict=True
+            )
         ]
 
     def _share(self, tariff: Tariff, units: int, all_units: Sequence[int]) -> float | None:

@@ -41,6 +41,7 @@ def conclude(console: Console, output: Path, result: RunResult) -> None:
             f"{questions.cached:,} from its cache, {questions.kept:,} kept, "
             f"{questions.joined:,} joined, {questions.refused:,} refused"
         )
+    lines += [teacher_score(part, result.metric) for part in result.teachers if part.check_rows]
     if len(result.teachers) > 1:
         lines += [_part(number, part) for number, part in enumerate(result.teachers, 1)]
     lines += [
@@ -57,6 +58,12 @@ def conclude(console: Console, output: Path, result: RunResult) -> None:
     lines.append(f"student in {output / 'model'}, account in {output / 'result.json'}")
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
+
+
+def teacher_score(part: Part, metric: str) -> str:
+    """Its own, on the validation rows that it was asked about first."""
+    rows = f"{part.check_rows:,} validation rows that it was asked about first"
+    return f"teacher {part.name} itself has {metric} {100 * part.check_scores[metric]:.1f} on {rows}"
 
 
 def _part(number: int, part: Part) -> str:

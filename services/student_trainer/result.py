@@ -76,6 +76,8 @@ class Part:
         usd: without a cache; None where no price book was named. Teachers at one tariff share its tiers:
             their bill is split by units.
         usd_cached: with one.
+        check_rows: validation rows that it was asked about first.
+        check_scores: its own scores on these; empty where it was asked about none.
     """
 
     name: str
@@ -87,6 +89,8 @@ class Part:
     units: int
     usd: float | None
     usd_cached: float | None
+    check_rows: int = 0
+    check_scores: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

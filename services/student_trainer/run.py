@@ -66,7 +66,9 @@ def _run(settings: DistillSettings, card: RunCard, watch: Watch | None) -> RunRe
         depends_on = [*(teacher.fingerprint for teacher in teachers.descriptions), task.digest, str(tariffs)]
         stage = SharedStage(shared, settings, card, learner, schedule, depends_on) if shared else None
         spell = _train(settings, learner, task, teachers, schedule, stage, watch)
-    account = Account(settings, card.id, schedule, task.train, tariffs, teachers.descriptions)
+    account = Account(
+        settings, card.id, schedule, task.train, tariffs, teachers.descriptions, teachers.checks
+    )
     return _conclude(settings, learner, task, account, spell)
 
 

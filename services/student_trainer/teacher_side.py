@@ -21,27 +21,27 @@ from student_trainer.objective import Match
 from student_trainer.questions import Asks, NoTeacher
 from student_trainer.run_card import RunCard
 from student_trainer.student import Anatomy
+from student_trainer.teacher_check import TeacherCheck, affordable, check
 from student_trainer.teachers import refuse_shared_key
 from student_trainer.teachers.asker import Asker
 from student_trainer.teachers.asking import Asking
 from student_trainer.teachers.client import Client
-from student_trainer.teachers.handshake import HandshakeError, permutation, worse_than_chance
+from student_trainer.teachers.handshake import HandshakeError, permutation
 from student_trainer.teachers.store import Store
 from teacher_api.messages import Description, Want
 from teacher_api.prices import UNPRICED, Tariff, load_tariff
 
 logger = logging.getLogger(__name__)
 
-CHECK_STEP = -1  # the handshake's place in the ledger
-
 
 @dataclass(frozen=True)
 class TeacherSide:
-    """Who answers, how each teacher's outputs meet the student's, and what each is, smallest first."""
+    """Who answers; of each teacher, smallest first, how it meets the student, what it is, and how good."""
 
     asks: Asks
     matches: Sequence[Match]
     descriptions: Sequence[Description]
+    checks: Sequence[TeacherCheck]
     insight: Insight | None = None
 
     def projections(self, width: int, seed: int) -> list[Projection]:
@@ -82,7 +82,7 @@ def open_teachers(
     """
     if not settings.teacher:
         card.begin("", task.digest)
-        yield TeacherSide(NoTeacher(), [Match(range(len(task.label_names)))], [])
+        yield TeacherSide(NoTeacher(), [Match(range(len(task.label_names)))], [], [])
         return
     refuse_shared_key(settings.teacher)
     with Asking(_opened(settings, task, student, card)) as asking:
@@ -91,12 +91,22 @@ def open_teachers(
         if settings.adopts_by_doubt:
             _warn_of_order(settings.teacher, teachers)
         card.begin(_joined(teachers), task.digest)
-        for number, (url, one) in enumerate(zip(settings.teacher, matches, strict=True)):
-            check = number - len(matches)  # the check's askers are the last ones
-            warning = _check(asking, check, task, one.classes, _rows_to_check(settings, task))
-            if warning:
-                logger.warning("%s: %s", url, warning)
-        yield TeacherSide(asking, matches, teachers, _insight(settings, teachers[0], student))
+        checks = _checked(asking, settings, task, matches)
+        yield TeacherSide(asking, matches, teachers, checks, _insight(settings, teachers[0], student))
+
+
+def _checked(
+    asking: Asking, settings: DistillSettings, task: TaskData, matches: Sequence[Match]
+) -> list[TeacherCheck]:
+    """How good each teacher is, which is warned of where it is no better than chance."""
+    rows = affordable(settings, task.validation, tariffs_of(settings))
+    checks = []
+    for number, (url, one) in enumerate(zip(settings.teacher, matches, strict=True)):
+        asker = number - len(matches)  # the check's askers are the last ones
+        checks.append(check(asking, asker, task.validation, one.classes, rows))
+        if warning := checks[-1].warning:
+            logger.warning("%s: %s", url, warning)
+    return checks
 
 
 def _matches(
@@ -259,26 +269,3 @@ def _database(answers: Path) -> sqlite3.Connection:
         return open_database(answers)
     except (sqlite3.Error, OSError) as error:
         raise ConfigError(f"answers: {answers} cannot be used: {error}; name another file") from None
-
-
-def _rows_to_check(settings: DistillSettings, task: TaskData) -> int:
-    """As many as are wanted, for at most a tenth of a budget: a small one is there to learn from."""
-    rows, teachers = settings.check_rows, len(settings.teacher)
-    if settings.budget_queries is not None:
-        rows = min(rows, settings.budget_queries // (10 * teachers))
-    if settings.budget_usd is not None:
-        size, _ = longest(task.validation.instances)
-        dearest = sum(tariff.worst(tariff.units(size)) for tariff in tariffs_of(settings))
-        rows = min(rows, int(settings.budget_usd / 10 / (dearest or settings.budget_usd)))
-    return rows
-
-
-def _check(asking: Asking, teacher: int, task: TaskData, classes: Sequence[int], rows: int) -> str | None:
-    """Asks about evenly spaced validation rows, for a sorted file must not show one class only; a warning if
-    it is no better than chance."""
-    total = len(task.validation)
-    numbers = sorted({i * total // rows for i in range(rows)}) if rows else []
-    instances = [task.validation.instances[i] for i in numbers]
-    # Numbered below the training rows' numbers, so that no row of the ledger is taken for one of them.
-    answers = asking.submit(CHECK_STEP, numbers, instances, teacher).result()
-    return worse_than_chance(answers, [(task.validation.labels or [])[i] for i in numbers], classes)

@@ -12,7 +12,7 @@ from made_up import made_up
 from student_trainer.experiments import plots
 from student_trainer.experiments.report import About, findings, render
 from student_trainer.experiments.summary import Grid
-from student_trainer.result import Money, RunResult
+from student_trainer.result import Money, Part, RunResult
 
 NASTY = "<script>alert(1)</script>\" onload='x'"
 VOID = {"meta", "link", "img", "br", "hr", "input"}
@@ -102,6 +102,22 @@ def test_findings_name_the_best_and_what_it_cost() -> None:
         "At r = 0.1, lc does best: 92.0 ± 0.7 for 160 distinct queries, 16% of full KD's, "
         "+0.4 ± 0.0 over Random.",
     ]
+
+
+def test_findings_begin_with_the_teachers_own_score_by_its_longest_check() -> None:
+    def part(rows: int, accuracy: float) -> Part:
+        scores = {"accuracy": accuracy} if rows else {}
+        return Part("big", "f", "book/feature", 9, 9, 9, 9, None, None, rows, scores)
+
+    runs = [
+        made_up("all", 1, seed, teachers=[one]) for seed, one in enumerate([part(64, 0.9), part(512, 0.931)])
+    ]
+    unchecked = made_up("all", 1, 2, teachers=[part(0, 0)])
+    said = findings(Grid.of([*runs, unchecked]))
+    assert said[0] == (
+        "The teacher big itself has accuracy 93.1 on 512 validation rows that it was asked about first."
+    )
+    assert not any("itself" in sentence for sentence in findings(Grid.of([unchecked])))
 
 
 def test_findings_say_so_when_random_is_best() -> None:

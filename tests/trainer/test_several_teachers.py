@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from processes import ServerProcess, start_server
 from safetensors.torch import load
-from tiny_task import TRAIN, save_bert
+from tiny_task import TRAIN, VALIDATION, save_bert
 from trainers import ONE_TEXT_A_RUN, Trainer, ledger_of, result_of, timeless, train, usage, weights_of
 
 from teacher_api.v1 import teacher_pb2 as pb
@@ -134,6 +134,21 @@ def test_hidden_states_of_another_width(pooling: str, command, wide, tmp_path: P
     one, other = load(weights_of(tmp_path / "plain")), load(weights_of(tmp_path / "run"))
     assert one.keys() == other.keys()
     assert any(not weights.equal(other[name]) for name, weights in one.items())
+
+
+def test_each_teachers_own_score_on_the_rows_that_it_was_checked_by(
+    command, both: str, task: Path, finetuned: Path, server, wide, tmp_path: Path
+) -> None:
+    """Of all rows that is what fine-tuning measured; the wide one, whom nobody taught, is worse."""
+    result = train(tmp_path, *command(teacher=both, adoption="ensemble", epochs=0.1, check_rows=VALIDATION))
+    small, large = result["teachers"]
+    assert small["check_rows"] == large["check_rows"] == VALIDATION
+    assert small["check_scores"] == pytest.approx(result_of(finetuned)["scores"])
+    assert large["check_scores"]["accuracy"] < small["check_scores"]["accuracy"]
+    own = f"itself has accuracy {100 * small['check_scores']['accuracy']:.1f} on {VALIDATION} validation rows"
+    assert f"teacher {small['name']} {own}" in " ".join((tmp_path / "log").read_text().split())
+    again = train(tmp_path, *command(teacher=wide.url, epochs=0.1, check_rows=0, output="unchecked"))
+    assert (again["teachers"][0]["check_rows"], again["teachers"][0]["check_scores"]) == (0, {})
 
 
 def test_each_teacher_is_asked_for_the_layers_of_its_own_map(

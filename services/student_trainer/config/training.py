@@ -79,7 +79,8 @@ class DistillSettings(TrainingSettings):
     check_rows: int = Field(
         64,
         ge=0,
-        description="validation rows asked first to warn of a bad teacher, for a tenth of the budget at most",
+        description="validation rows asked first, for the teacher's own score beside the student's and to "
+        "warn of a bad one, for a tenth of the budget at most",
     )
     answers: Path = Field(
         Path("answers.sqlite"), description="kept answers and the ledger: never asked again, in any run"

@@ -68,10 +68,12 @@ def page(template: str, **content: Any) -> str:
 def findings(grid: Grid) -> list[str]:
     """The grid in words: what full KD reaches, and what the best line at each ratio keeps of it."""
     none, full = grid.find("none"), grid.full
+    known = table.teachers(run for line in grid.lines for run in line.runs)
+    teachers = [f"The {said}" for said in known]
     if full is None:
-        return []
+        return teachers
     without = f"Without a teacher the student reaches {table.spread(none.score)}, with" if none else "With"
-    said = [f"{without} full KD {table.spread(full.score)} ({grid.metric} × 100)."]
+    said = [*teachers, f"{without} full KD {table.spread(full.score)} ({grid.metric} × 100)."]
     for ratio in sorted({line.ratio for line in grid.selections}):
         best = max((x for x in grid.selections if x.ratio == ratio), key=lambda line: line.score.mean)
         said.append(_finding(best, full, grid))

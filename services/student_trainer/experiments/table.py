@@ -8,6 +8,7 @@ from typing import Any, Literal
 from rich.table import Table
 
 from student_trainer.experiments.summary import FULL_PASS, NAMES, Grid, Runs, Spread, bills
+from student_trainer.progress import teacher_score
 from student_trainer.result import Part, RunResult, Stage
 
 
@@ -132,6 +133,15 @@ def legend(grid: Grid) -> list[str]:
     if any(line.stopped for line in grid.lines):
         said.append("†: a run was stopped by its budget.")
     return said
+
+
+def teachers(runs: Iterable[RunResult]) -> list[str]:
+    """How good each teacher is itself, by the most validation rows that a run's check asked it about."""
+    checked = ((part, run.metric) for run in runs for part in run.teachers if part.check_rows)
+    best = {
+        part.fingerprint: (part, metric) for part, metric in sorted(checked, key=lambda x: x[0].check_rows)
+    }
+    return [f"{teacher_score(part, metric)}." for part, metric in best.values()]
 
 
 def score(line: Runs) -> str:

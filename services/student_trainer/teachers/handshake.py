@@ -1,13 +1,9 @@
-"""Before the first question: does this teacher classify into the student's classes, and is it any good?"""
+"""Before the first question: does this teacher classify into the student's classes?"""
 
-from collections import Counter
 from collections.abc import Sequence
-
-import numpy as np
 
 from student_trainer.data.names import plain
 from student_trainer.errors import UserError
-from teacher_api.messages import Answer
 
 
 class HandshakeError(UserError):
@@ -37,24 +33,3 @@ def permutation(teacher: Sequence[str], task: Sequence[str]) -> list[int]:
             "label_names to the data's"
         )
     return [position[plain(name)] for name in task]
-
-
-def worse_than_chance(
-    answers: Sequence[Answer | None], labels: Sequence[int], order: Sequence[int]
-) -> str | None:
-    """A warning if the teacher agrees with the labels no more often than their commonest class would."""
-    pairs = [
-        (int(np.argmax(answer.outputs.logits[list(order)])), label)
-        for answer, label in zip(answers, labels, strict=True)
-        if answer and answer.outputs and answer.outputs.logits is not None and label >= 0
-    ]
-    if not pairs:
-        return None
-    right = sum(guess == label for guess, label in pairs)
-    chance = Counter(label for _, label in pairs).most_common(1)[0][1]
-    if right > chance:
-        return None
-    return (
-        f"the teacher is right on {right} of {len(pairs)} validation rows, always guessing one class on "
-        f"{chance}: are its classes in another order, or is it another task's?"
-    )

@@ -27,6 +27,7 @@ from student_trainer.experiments.table import (
     percent,
     score,
     spread,
+    teachers,
 )
 
 PAPER = "the paper"
@@ -81,7 +82,15 @@ def baselines(suite: Suite) -> list[str]:
 
 def findings(panels: list[Panel]) -> list[str]:
     """What the figures say in words, as far as they are there."""
-    return [sentence for panel in panels for sentence in [*_best(panel), *_cheapest(panel)]]
+    return [
+        sentence for panel in panels for sentence in [*_teachers(panel), *_best(panel), *_cheapest(panel)]
+    ]
+
+
+def _teachers(panel: Panel) -> list[str]:
+    """How good each is itself, as far as it was asked."""
+    runs = (run for entry in panel.entries for run in entry.runs)
+    return [f"{panel.data}: the {said}" for said in teachers(runs)]
 
 
 def legend(panels: list[Panel]) -> list[str]:

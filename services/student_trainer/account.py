@@ -93,7 +93,7 @@ class Account:
         for tariff, teacher in zip(self.tariffs, self.teachers, strict=True):
             every, once = _units(tariff, self.rows.instances)
             answered = found.by(teacher.fingerprint)
-            bill = (every * epochs, once, answered.units, answered.distinct_units)
+            bill = (every * epochs, min(once, every * epochs), answered.units, answered.distinct_units)
             bills[tariff] = [sum(units) for units in zip(bills.get(tariff, [0] * 4), bill, strict=True)]
         columns = zip(
             *([tariff.usd(round(units)) for units in bill] for tariff, bill in bills.items()), strict=True

@@ -15,6 +15,9 @@ from teacher_api.messages import Answer
 from teacher_api.prices import Tariff
 
 STEP = -1  # its place in the ledger
+ENOUGH = (
+    20  # rows, to tell a teacher from chance: of one that is right on half, none of 2 is right in a quarter
+)
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,8 @@ class TeacherCheck:
 
     @property
     def warning(self) -> str | None:
-        """If it agrees with the labels no more often than their commonest class would."""
-        if not self.rows or self.scores["accuracy"] > self.chance:
+        """If it agrees with the labels no more often than their commonest class would; of few rows none."""
+        if self.rows < ENOUGH or self.scores["accuracy"] > self.chance:
             return None
         right, chance = (round(share * self.rows) for share in (self.scores["accuracy"], self.chance))
         return (

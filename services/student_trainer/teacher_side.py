@@ -29,7 +29,7 @@ from student_trainer.teachers.client import Client
 from student_trainer.teachers.handshake import HandshakeError, permutation
 from student_trainer.teachers.store import Store
 from teacher_api.messages import Description, Want
-from teacher_api.prices import UNPRICED, Tariff, load_tariff
+from teacher_api.prices import UNPRICED, PriceBookError, Tariff, load_tariff
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class TeacherSide:
 
 
 def tariffs_of(settings: DistillSettings) -> list[Tariff]:
-    """Each teacher's. Raises PriceBookError if a book or its feature cannot be used."""
+    """Each teacher's. Raises PriceBookError if a book or its feature cannot be used, or two share a name."""
     teachers = len(settings.teacher)
     if not settings.price_book:
         return [UNPRICED] * teachers
@@ -66,7 +66,23 @@ def tariffs_of(settings: DistillSettings) -> list[Tariff]:
         names * teachers if len(names) == 1 else names
         for names in (settings.price_book, settings.price_feature)
     )
-    return [load_tariff(book, feature) for book, feature in zip(books, features, strict=True)]
+    try:
+        tariffs = [load_tariff(book, feature) for book, feature in zip(books, features, strict=True)]
+    except PriceBookError as error:
+        raise PriceBookError(f"price_book: {error}") from None
+    _refuse_one_name(tariffs)
+    return tariffs
+
+
+def _refuse_one_name(tariffs: Sequence[Tariff]) -> None:
+    """For two tariffs: the ledger counts tiers and free units by name."""
+    named: dict[str, Tariff] = {}
+    for tariff in tariffs:
+        if named.setdefault(tariff.name, tariff) != tariff:
+            raise PriceBookError(
+                f"price_book: two books that differ have a tariff {tariff.name!r}; by it the ledger counts "
+                "free units and tiers; give one of the files another name"
+            )
 
 
 @contextmanager

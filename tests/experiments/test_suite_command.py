@@ -201,14 +201,21 @@ def dry(small: SuiteSettings, tmp_path: Path, capsys) -> Callable[..., list[list
 
 
 def test_a_dry_run_prices_the_checks_and_each_kind_of_answers(dry) -> None:
-    """Hidden states first; predictions alone might be asked for anew."""
+    """Hidden states first: what has them serves who wants predictions alone."""
     lines = dry("table5", ["KL only", "static"])
     assert [line[-5:] for line in lines] == [
         ["1", "12", "12", "$12.00", "$12.00"],  # static, which checks the teacher
         ["1", "10", "10", "$10.00", "$10.00"],
-        ["2", "22", "22", "$22.00", "$22.00"],
+        ["2", "22", "12", "$22.00", "$12.00"],
     ]
     assert lines[0][0] == "rte/static/0"
+
+
+def test_a_dry_run_does_not_count_on_the_states_of_a_part(dry) -> None:
+    """Of a batch's share it is not known which rows they are: others may be asked about, up to all."""
+    lines = dry("combined", ["KD small", "selection + supervision"], ratio=0.3)
+    assert lines[-3][0] == "rte/selection-supervision/0"
+    assert lines[-1][-3:] == [str(3 + 10 + 2), "$15.00", "$15.00"]
 
 
 @pytest.mark.parametrize(
@@ -324,6 +331,9 @@ def test_the_smallest_ratio_that_keeps_nearly_all() -> None:
         "lc at r = 0.1 (16 % of its distinct questions), margin at no r tried"
     )
     assert table.findings([replace(found, entries=tuple(entries))])[-1] == f"{reached}."
+    (silent,) = panel({"lc r=0.05": [0.9]}, suite).entries  # a twentieth of few rows may be none
+    silent = replace(silent, runs=(made_up("lc", 0, 0, scores=silent.runs[0].scores),))
+    assert table.findings([replace(found, entries=(*entries, silent))])[-1] == f"{reached}."
     untaught = panel({"no KD": [0.9]}, suite).entries
     assert table.findings([replace(found, entries=(*untaught, *entries))])[-1] == (
         f"{reached}; no KD keeps it as well."

@@ -11,6 +11,9 @@ from safetensors.torch import load
 from tiny_task import TRAIN, VALIDATION, save_bert
 from trainers import ONE_TEXT_A_RUN, Trainer, ledger_of, result_of, timeless, train, usage, weights_of
 
+from student_trainer.config import DistillSettings
+from student_trainer.teacher_side import tariffs_of
+from teacher_api.prices import PriceBookError, Tariff
 from teacher_api.v1 import teacher_pb2 as pb
 
 STEPS = TRAIN // 16 * 3
@@ -83,6 +86,37 @@ def test_each_teacher_is_asked_what_adoption_says(
     assert sum(part["charged"] for part in result["teachers"]) == result["questions"]["charged"]
     log = " ".join((tmp_path / "log").read_text().split())
     assert f"teacher 2, model: {STEPS * large} questions, " in log and "(book/large)" in log
+
+
+def test_two_books_of_one_name_are_refused_if_they_differ(tmp_path: Path) -> None:
+    """A copy is the same seller's: tiers and free units are counted over both."""
+
+    def tariffs(*folders: str) -> list[Tariff]:
+        books = [str(tmp_path / folder / "prices.toml") for folder in folders]
+        teachers, features = ["local:small", "local:large"], ["large"]
+        given = {"data": "d", "student": "s", "output": tmp_path, "teacher": teachers, "adoption": "hard"}
+        return tariffs_of(DistillSettings(**given, price_book=books, price_feature=features))
+
+    for folder, dollars in (("cheap", 10), ("copy", 10), ("dear", 20)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "prices.toml").write_text(BOOK.replace("= 10 ", f"= {dollars} "))
+    one, other = tariffs("cheap", "copy")
+    assert one == other
+    with pytest.raises(
+        PriceBookError, match="price_book: two books that differ have a tariff 'prices/large'"
+    ):
+        tariffs("cheap", "dear")
+    with pytest.raises(PriceBookError, match=r"price_book: .*: no such price book"):
+        tariffs("cheap", "nowhere")
+
+
+def test_a_cache_makes_no_pass_dearer_that_sees_a_part_of_the_rows(
+    command, both: str, tmp_path: Path
+) -> None:
+    (tmp_path / "book.toml").write_text(BOOK)
+    prices = ("--price-book", "book.toml", "--price-feature", "small")
+    usd = train(tmp_path, *command(*prices, teacher=both, adoption="hard", epochs=0.5))["usd"]
+    assert usd["full"] == usd["full_cached"] == pytest.approx(0.5 * TRAIN * 2 * 0.001)
 
 
 def test_the_larger_named_first_is_warned_of(command, server, wide, tmp_path: Path) -> None:

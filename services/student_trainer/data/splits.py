@@ -103,7 +103,7 @@ def _no_split(place: str, split: str, setting: str, there: Iterable[str]) -> str
 
 def _downloaded(settings: DataSettings) -> datasets.DatasetDict:
     if settings.data.startswith((".", "/", "~")) and not Path(settings.data).expanduser().is_dir():
-        raise DataError(f"data: {settings.data!r} is no folder")
+        raise DataError(f"data: {settings.data!r} is no folder; name one that is there, or a hub name")
     try:
         return datasets.load_dataset(settings.data, settings.subset)
     except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:

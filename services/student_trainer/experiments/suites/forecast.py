@@ -29,6 +29,7 @@ from teacher_api.prices import UNPRICED, Tariff
 Units = Counter[Tariff]
 IntArray = npt.NDArray[np.int64]
 Which = Literal["every", "once", "validation"]  # training texts, different ones of them, validation texts
+PREDICTIONS = "predictions"
 TITLES = ("cell", "steps", "asked at most", "with a cache", "$ at most", "$ with a cache")
 
 
@@ -119,13 +120,18 @@ class Demand:
     """What a run may ask one teacher at most, with a cache; each a number of texts, and their units.
 
     Attributes:
-        name: teacher, data and kind of answers; of these no more than `limit` is asked, however many runs.
+        whom: teacher and data.
+        kind: of answers; of these no more than `limit` is asked, however many runs.
+        tariff: the teacher's.
+        whole: whether all texts will then be answered with more than predictions.
     """
 
-    name: str
+    whom: str
+    kind: str
     tariff: Tariff
     asked: tuple[int, int]
     limit: tuple[int, int]
+    whole: bool = False
 
 
 def demands(settings: DistillSettings, texts: Texts) -> list[Demand]:
@@ -139,45 +145,62 @@ def _checks(settings: DistillSettings, texts: Texts) -> list[Demand]:
 def _answers(settings: DistillSettings, texts: Texts) -> list[Demand]:
     """By kind, for an answer that has less than is wanted is asked for again."""
     stages = {stage: sum(passes) for stage, passes in _asked(settings, texts).items()}
-    all_have_states = settings.general_epochs >= 1 and settings.general_ratio == 1
-    if all_have_states and settings.supervision == "none":
-        del stages["predictions"]  # they come along with the states of all rows
-    kinds = [(_kind(settings, stage), count) for stage, count in stages.items()]
-    return [one for kind, count in kinds for one in _demanded(settings, texts, kind, count, "once")]
+    whole = _whole(settings)
+    return [
+        one
+        for stage, count in stages.items()
+        for one in _demanded(settings, texts, _kind(settings, stage), count, "once", stage in whole)
+    ]
 
 
-def _demanded(settings: DistillSettings, texts: Texts, kind: str, count: int, which: Which) -> list[Demand]:
+def _whole(settings: DistillSettings) -> set[str]:
+    """The stages that ask each teacher about all texts, and for more than predictions."""
+    general = settings.general_epochs >= 1 and settings.general_ratio == 1
+    each_teacher = settings.adoption in ("single", "ensemble")
+    states = settings.supervision != "none" and settings.strategy == "all" and settings.epochs >= 1
+    stages = {"general": general, PREDICTIONS: states and each_teacher}
+    return {stage for stage, whole in stages.items() if whole}
+
+
+def _demanded(
+    settings: DistillSettings, texts: Texts, kind: str, count: int, which: Which, whole: bool = False
+) -> list[Demand]:
     """Of each teacher, about the longest `count` of these texts."""
+    rows = _data_of(settings)
 
     def longest(tariff: Tariff, count: int) -> tuple[int, int]:
         return min(count, texts.count(which)), texts.most(tariff, count, which)
 
     return [
-        Demand(
-            f"{url} {_data_of(settings)} {kind}", tariff, longest(tariff, count), longest(tariff, sys.maxsize)
-        )
+        Demand(f"{url} {rows}", kind, tariff, longest(tariff, count), longest(tariff, sys.maxsize), whole)
         for url, tariff in zip(settings.teacher, tariffs_of(settings), strict=True)
     ]
 
 
 def _kind(settings: DistillSettings, stage: str) -> str:
     """What a stage's answers hold beside predictions, as far as settings say it."""
+    if stage == PREDICTIONS and settings.supervision == "none":
+        return PREDICTIONS
     layers = {"layer_map", "student", "student_layers", "hidden_dtype"}
-    states = layers | {"pooling"} if settings.supervision != "none" else set()
-    insides = layers | {"general_attentions"}
-    return settings.model_dump_json(include=insides if stage == "general" else states)
+    return settings.model_dump_json(
+        include=layers | {"pooling" if stage == PREDICTIONS else "general_attentions"}
+    )
 
 
 def _merged(wanted: list[Demand]) -> tuple[int, Units]:
-    """Different texts, and units, of runs that share their answers."""
-    asked: dict[str, tuple[int, int]] = {}
+    """Different texts, and units, of runs that share their answers, in the order in which they ask."""
+    asked: dict[tuple[str, str, Tariff], tuple[int, int]] = {}
+    served: set[str] = set()  # by what was asked for more
     for one in wanted:
-        before = asked.get(one.name, (0, 0))
-        asked[one.name] = tuple(map(min, one.limit, map(add, before, one.asked)))
+        if one.kind == PREDICTIONS and one.whom in served:
+            continue
+        key = one.whom, one.kind, one.tariff
+        asked[key] = tuple(map(min, one.limit, map(add, asked.get(key, (0, 0)), one.asked)))
+        served |= {one.whom} if one.whole else set()
     units = Units()
-    for name, tariff in {one.name: one.tariff for one in wanted}.items():
+    for (_, _, tariff), (_, count) in asked.items():
         if tariff != UNPRICED:
-            units[tariff] += asked[name][1]
+            units[tariff] += count
     return sum(texts for texts, _ in asked.values()), units
 
 
@@ -203,14 +226,14 @@ def _schedule(settings: DistillSettings, texts: Texts) -> Schedule:
 def _asked(settings: DistillSettings, texts: Texts) -> dict[str, list[int]]:
     """By stage: instances that are asked about in each pass over the data."""
     schedule = _schedule(settings, texts)
-    counts: dict[str, Counter[int]] = {"general": Counter(), "predictions": Counter()}
+    counts: dict[str, Counter[int]] = {"general": Counter(), PREDICTIONS: Counter()}
     for step in range(schedule.general):
         counts["general"][step // schedule.steps_an_epoch] += asked_at(step, settings, schedule)
     if settings.pool:
-        counts["predictions"][0] = how_many(schedule.rows, settings.ratio, settings.rounding)
+        counts[PREDICTIONS][0] = how_many(schedule.rows, settings.ratio, settings.rounding)
     for step in range(schedule.general, 0 if settings.pool else schedule.total):
         epoch = (step - schedule.general) // schedule.steps_an_epoch
-        counts["predictions"][epoch] += _of_batch(len(schedule.rows_of(step)), step, settings)
+        counts[PREDICTIONS][epoch] += _of_batch(len(schedule.rows_of(step)), step, settings)
     return {stage: list(passes.values()) for stage, passes in counts.items()}
 
 

@@ -92,9 +92,9 @@ class Panel:
         return share * full.score.mean if full and full.score.mean > 0 else None
 
     def cheapest(self, line: str, enough: float) -> Entry | None:
-        """The line's entry with the fewest different questions that reaches so many points."""
+        """The line's entry with the fewest different questions, one at least, that reaches so many points."""
         reached = [entry for entry in self.entries if entry.row.line == line and entry.score.mean >= enough]
-        return min(reached, key=distinct, default=None)
+        return min(filter(distinct, reached), key=distinct, default=None)
 
 
 def panels(plan: Plan, results: Results) -> list[Panel]:

@@ -88,12 +88,12 @@ class Account:
         """
         if UNPRICED in self.tariffs or not self.tariffs:
             return Money()
-        epochs = self.settings.epochs + self.settings.general_epochs
+        passes = self.schedule.seen(range(self.schedule.total)) / len(self.rows)
         bills: dict[Tariff, Bill] = {}
         for tariff, teacher in zip(self.tariffs, self.teachers, strict=True):
             every, once = _units(tariff, self.rows.instances)
             answered = found.by(teacher.fingerprint)
-            bill = (every * epochs, min(once, every * epochs), answered.units, answered.distinct_units)
+            bill = (every * passes, min(once, every * passes), answered.units, answered.distinct_units)
             bills[tariff] = [sum(units) for units in zip(bills.get(tariff, [0] * 4), bill, strict=True)]
         columns = zip(
             *([tariff.usd(round(units)) for units in bill] for tariff, bill in bills.items()), strict=True

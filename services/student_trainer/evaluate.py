@@ -1,5 +1,6 @@
 """How good a model is on labelled rows: accuracy, F1, Matthews correlation."""
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -115,11 +116,13 @@ def metrics(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
         raise DivergedError
     predicted, true = logits.argmax(-1).tolist(), labels.tolist()
     average = "binary" if logits.shape[-1] == 2 else "macro"
-    return {
-        "accuracy": float(accuracy_score(true, predicted)),
-        "f1": float(f1_score(true, predicted, average=average, zero_division=0)),
-        "matthews": float(matthews_corrcoef(true, predicted)),
-    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of few rows, which may be of one class
+        return {
+            "accuracy": float(accuracy_score(true, predicted)),
+            "f1": float(f1_score(true, predicted, average=average, zero_division=0)),
+            "matthews": float(matthews_corrcoef(true, predicted)),
+        }
 
 
 @contextmanager

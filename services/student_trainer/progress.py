@@ -41,7 +41,8 @@ def conclude(console: Console, output: Path, result: RunResult) -> None:
             f"{questions.cached:,} from its cache, {questions.kept:,} kept, "
             f"{questions.joined:,} joined, {questions.refused:,} refused"
         )
-    lines += [teacher_score(part, result.metric) for part in result.teachers if part.check_rows]
+    checked = [(place, part) for place, part in enumerate(result.teachers, 1) if part.check_rows]
+    lines += [teacher_score(f"{place}, {part.name},", part, result.metric) for place, part in checked]
     if len(result.teachers) > 1:
         lines += [_part(number, part) for number, part in enumerate(result.teachers, 1)]
     lines += [
@@ -60,10 +61,10 @@ def conclude(console: Console, output: Path, result: RunResult) -> None:
         console.print(line, highlight=False, soft_wrap=True)
 
 
-def teacher_score(part: Part, metric: str) -> str:
+def teacher_score(name: str, part: Part, metric: str) -> str:
     """Its own, on the validation rows that it was asked about first."""
     rows = f"{part.check_rows:,} validation rows that it was asked about first"
-    return f"teacher {part.name} itself has {metric} {100 * part.check_scores[metric]:.1f} on {rows}"
+    return f"teacher {name} itself has {metric} {100 * part.check_scores[metric]:.1f} on {rows}"
 
 
 def _part(number: int, part: Part) -> str:

@@ -15,9 +15,8 @@ from teacher_api.messages import Answer
 from teacher_api.prices import Tariff
 
 STEP = -1  # its place in the ledger
-ENOUGH = (
-    20  # rows, to tell a teacher from chance: of one that is right on half, none of 2 is right in a quarter
-)
+ENOUGH = 20  # rows, to tell a teacher from chance
+FEW = 8  # of one that is right on half of all rows, none of so many is right once in 256 times
 
 
 @dataclass(frozen=True)
@@ -52,10 +51,12 @@ class TeacherCheck:
 
     @property
     def warning(self) -> str | None:
-        """If it agrees with the labels no more often than their commonest class would; of few rows none."""
-        if self.rows < ENOUGH or self.scores["accuracy"] > self.chance:
+        """If it is right no more often than always guessing the commonest class; of few rows, if never."""
+        if not self.rows:
             return None
         right, chance = (round(share * self.rows) for share in (self.scores["accuracy"], self.chance))
+        if right == self.rows or right > chance or (self.rows < ENOUGH and (right or self.rows < FEW)):
+            return None
         return (
             f"the teacher is right on {right} of {self.rows} validation rows, always guessing one class on "
             f"{chance}: are its classes in another order, or is it another task's?"

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import sqlite3
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -58,7 +58,7 @@ class TeacherSide:
 
 
 def tariffs_of(settings: DistillSettings) -> list[Tariff]:
-    """Each teacher's. Raises PriceBookError if a book or its feature cannot be used, or two share a name."""
+    """Each teacher's. Raises PriceBookError: a book or feature of no use, or two of one name that differ."""
     teachers = len(settings.teacher)
     if not settings.price_book:
         return [UNPRICED] * teachers
@@ -70,12 +70,12 @@ def tariffs_of(settings: DistillSettings) -> list[Tariff]:
         tariffs = [load_tariff(book, feature) for book, feature in zip(books, features, strict=True)]
     except PriceBookError as error:
         raise PriceBookError(f"price_book: {error}") from None
-    _refuse_one_name(tariffs)
+    refuse_one_name(tariffs)
     return tariffs
 
 
-def _refuse_one_name(tariffs: Sequence[Tariff]) -> None:
-    """For two tariffs: the ledger counts tiers and free units by name."""
+def refuse_one_name(tariffs: Iterable[Tariff]) -> None:
+    """For two that differ, of one account: the ledger counts tiers and free units by name."""
     named: dict[str, Tariff] = {}
     for tariff in tariffs:
         if named.setdefault(tariff.name, tariff) != tariff:

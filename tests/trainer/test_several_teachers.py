@@ -180,7 +180,7 @@ def test_each_teachers_own_score_on_the_rows_that_it_was_checked_by(
     assert small["check_scores"] == pytest.approx(result_of(finetuned)["scores"])
     assert large["check_scores"]["accuracy"] < small["check_scores"]["accuracy"]
     own = f"itself has accuracy {100 * small['check_scores']['accuracy']:.1f} on {VALIDATION} validation rows"
-    assert f"teacher {small['name']} {own}" in " ".join((tmp_path / "log").read_text().split())
+    assert f"teacher 1, {small['name']}, {own}" in " ".join((tmp_path / "log").read_text().split())
     again = train(tmp_path, *command(teacher=wide.url, epochs=0.1, check_rows=0, output="unchecked"))
     assert (again["teachers"][0]["check_rows"], again["teachers"][0]["check_scores"]) == (0, {})
 

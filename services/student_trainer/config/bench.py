@@ -50,7 +50,7 @@ class SuiteSettings(DistillSettings):
         None, description="results to go on with and to add to; default: results.jsonl in the output folder"
     )
     keep_models: bool = Field(False, description="keep each run's student; a report needs none of them")
-    dry_run: bool = Field(False, description="only say what would be run, asked and paid at most")
+    dry_run: bool = Field(False, description="only say what one process would run, ask and pay at most")
     data: str = Field("", description="not here: a suite has `data_sets`")
 
     @model_validator(mode="after")

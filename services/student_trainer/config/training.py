@@ -80,7 +80,7 @@ class DistillSettings(TrainingSettings):
         64,
         ge=0,
         description="validation rows asked first, for the teacher's own score beside the student's and to "
-        "warn of a bad one, for a tenth of the budget at most",
+        "warn of a bad one (20 or more tell it from chance), for a tenth of the budget at most",
     )
     answers: Path = Field(
         Path("answers.sqlite"), description="kept answers and the ledger: never asked again, in any run"
@@ -151,7 +151,7 @@ class DistillSettings(TrainingSettings):
         "skip",
         description="matched layers: skip (every n-th of the teacher), last, uniform (as skip, and from the "
         "embeddings to the last layer), or teacher:student, as 2:1,4:2; of several teachers one for all, or "
-        "one for each, as 2:1,4:2;4:1,8:2 (in a suite by name: small=2:1,4:2;large=4:1,8:2)",
+        "one for each, as '2:1,4:2;4:1,8:2' (in a suite by name: 'small=2:1,4:2;large=4:1,8:2')",
     )
     general_epochs: float = Field(
         0,

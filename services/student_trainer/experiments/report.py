@@ -68,7 +68,8 @@ def page(template: str, **content: Any) -> str:
 def findings(grid: Grid) -> list[str]:
     """The grid in words: what full KD reaches, and what the best line at each ratio keeps of it."""
     none, full = grid.find("none"), grid.full
-    known = table.teachers(run for line in grid.lines for run in line.runs)
+    parts = ((part.name, part) for line in grid.lines for run in line.runs for part in run.teachers)
+    known = table.teachers(parts, grid.metric)
     teachers = [f"The {said}" for said in known]
     if full is None:
         return teachers

@@ -135,13 +135,11 @@ def legend(grid: Grid) -> list[str]:
     return said
 
 
-def teachers(runs: Iterable[RunResult]) -> list[str]:
+def teachers(named: Iterable[tuple[str, Part]], metric: str) -> list[str]:
     """How good each teacher is itself, by the most validation rows that a run's check asked it about."""
-    checked = ((part, run.metric) for run in runs for part in run.teachers if part.check_rows)
-    best = {
-        part.fingerprint: (part, metric) for part, metric in sorted(checked, key=lambda x: x[0].check_rows)
-    }
-    return [f"{teacher_score(part, metric)}." for part, metric in best.values()]
+    checked = sorted((pair for pair in named if pair[1].check_rows), key=lambda pair: pair[1].check_rows)
+    best = {part.fingerprint: (name, part) for name, part in checked}
+    return [f"{teacher_score(name, part, metric)}." for name, part in best.values()]
 
 
 def score(line: Runs) -> str:

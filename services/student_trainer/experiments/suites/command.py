@@ -21,6 +21,7 @@ from student_trainer.experiments.suites.suite import Figure, load
 from student_trainer.experiments.sweep import GENERAL, Run, sweep
 from student_trainer.loop import Watch
 from student_trainer.result import RunResult
+from student_trainer.teacher_side import refuse_one_name, tariffs_of
 from student_trainer.teachers import refuse_shared_key
 
 
@@ -41,6 +42,8 @@ def bench_suite(settings: SuiteSettings, run: Run, check: Check, console: Consol
     console = console or Console(stderr=True)
     planned = plan(settings, load(settings.suite))
     refuse_shared_key(url for cell in planned.cells for url in cell.settings.teacher)
+    if settings.account:
+        refuse_one_name(tariff for cell in planned.cells for tariff in tariffs_of(cell.settings))
     for sentence in planned.left_out:
         console.print(sentence, highlight=False)
     path = settings.results or settings.output / "results.jsonl"

@@ -149,21 +149,23 @@ def _answers(settings: DistillSettings, texts: Texts) -> list[Demand]:
     return [
         one
         for stage, count in stages.items()
-        for one in _demanded(settings, texts, _kind(settings, stage), count, "once", stage in whole)
+        for one in _demanded(settings, texts, stage, count, "once", stage in whole)
     ]
 
 
 def _whole(settings: DistillSettings) -> set[str]:
     """The stages that ask each teacher about all texts, and for more than predictions."""
+    if settings.budget_queries is not None or settings.budget_usd is not None:
+        return set()  # it may be spent before
     general = settings.general_epochs >= 1 and settings.general_ratio == 1
     each_teacher = settings.adoption in ("single", "ensemble")
-    states = settings.supervision != "none" and settings.strategy == "all" and settings.epochs >= 1
-    stages = {"general": general, PREDICTIONS: states and each_teacher}
+    every = settings.strategy == "all" and settings.warm_start == "none" and settings.epochs >= 1
+    stages = {"general": general, PREDICTIONS: every and each_teacher and settings.supervision != "none"}
     return {stage for stage, whole in stages.items() if whole}
 
 
 def _demanded(
-    settings: DistillSettings, texts: Texts, kind: str, count: int, which: Which, whole: bool = False
+    settings: DistillSettings, texts: Texts, stage: str, count: int, which: Which, whole: bool = False
 ) -> list[Demand]:
     """Of each teacher, about the longest `count` of these texts."""
     rows = _data_of(settings)
@@ -171,16 +173,18 @@ def _demanded(
     def longest(tariff: Tariff, count: int) -> tuple[int, int]:
         return min(count, texts.count(which)), texts.most(tariff, count, which)
 
-    return [
-        Demand(f"{url} {rows}", kind, tariff, longest(tariff, count), longest(tariff, sys.maxsize), whole)
-        for url, tariff in zip(settings.teacher, tariffs_of(settings), strict=True)
-    ]
+    def demand(url: str, layer_map: str, tariff: Tariff) -> Demand:
+        own = settings.model_copy(update={"layer_map": layer_map})
+        asked, limit = longest(tariff, count), longest(tariff, sys.maxsize)
+        return Demand(f"{url} {rows}", _kind(own, stage), tariff, asked, limit, whole)
+
+    return list(map(demand, settings.teacher, settings.layer_maps, tariffs_of(settings)))
 
 
 def _kind(settings: DistillSettings, stage: str) -> str:
-    """What a stage's answers hold beside predictions, as far as settings say it."""
-    if stage == PREDICTIONS and settings.supervision == "none":
-        return PREDICTIONS
+    """What a stage's answers of one teacher hold beside predictions, as far as settings say it."""
+    if stage == "check" or (stage == PREDICTIONS and settings.supervision == "none"):
+        return stage
     layers = {"layer_map", "student", "student_layers", "hidden_dtype"}
     return settings.model_dump_json(
         include=layers | {"pooling" if stage == PREDICTIONS else "general_attentions"}

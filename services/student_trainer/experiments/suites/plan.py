@@ -139,7 +139,7 @@ def _taught(suite: Suite, settings: SuiteSettings) -> tuple[Suite, list[str]]:
     """Where no label may be used, without the rows that have no teacher either; and the names of these."""
     if settings.use_labels:
         return suite, []
-    untaught = [row.name for row in suite.rows if not row.only_published and not _teachers(row, suite)]
+    untaught = [row.name for row in suite.rows if not row.only_published and not suite.teachers_of(row)]
     rows = [row for row in suite.rows if row.name not in untaught]
     if all(row.only_published for row in rows):
         raise ConfigError(f"rows: without labels {untaught} have nothing to learn from; leave use_labels on")
@@ -148,27 +148,23 @@ def _taught(suite: Suite, settings: SuiteSettings) -> tuple[Suite, list[str]]:
 
 def _refuse_unknown(settings: SuiteSettings, suite: Suite) -> None:
     """A data set of another name is one's own: it has no score of the paper's, and no settings of its own."""
-    needed = list(dict.fromkeys(name for row in suite.rows for name in _teachers(row, suite)))
+    needed = list(dict.fromkeys(name for row in suite.rows for name in suite.teachers_of(row)))
     missing = [name for name in needed if name not in settings.teachers]
     if missing:
         example = ",".join(f"{name}=URL" for name in needed)
         raise ConfigError(f"teachers: the rows ask {', '.join(missing)}; set teachers, as {example}")
 
 
-def _teachers(row: Row, suite: Suite) -> list[str]:
-    """Their names."""
-    names = [] if row.only_published else (suite.settings | row.settings).get("teacher", [])
-    return names.split(",") if isinstance(names, str) else names
-
-
 def _values(row: Row, settings: SuiteSettings, suite: Suite) -> Callable[[str], dict[str, Any]]:
     """A row's settings on a data set."""
     fields = settings.model_fields_set & DistillSettings.model_fields.keys()
     given = {name: getattr(settings, name) for name in fields}
-    names = _teachers(row, suite)
+    names = suite.teachers_of(row)
     given |= {name: _own(name, given[name], names, settings) for name in _PRICES & given.keys()}
     if layer_map := given.get("layer_map"):
-        given["layer_map"] = ";".join(_own("layer_map", layer_map.split(";"), names, settings, ";"))
+        given["layer_map"] = ";".join(
+            _own("layer_map", [one.strip() for one in layer_map.split(";")], names, settings, ";")
+        )
 
     def on(data: str) -> dict[str, Any]:
         urls = [settings.teachers[name].replace("{data}", data) for name in names]

@@ -118,7 +118,8 @@ class Suite(_Strict):
         names = [row.name for row in rows]
         named = {*self.figure.levels, *filter(None, (self.no_kd, self.full_kd))}
         compared = set(self.baselines) - {row.line for row in rows}
-        if unnameable := [row.name for row in rows if "," in row.name and not row.only_published]:
+        runs = [row for row in rows if not row.only_published]
+        if unnameable := [name for row in runs for name in (row.name, row.line) if "," in name]:
             raise ValueError(f"rows: {unnameable} could not be asked for: commas are between names")
         if len(set(names)) < len(names):
             raise ValueError(f"rows: a name is there twice in {names}")
@@ -126,6 +127,11 @@ class Suite(_Strict):
             raise ValueError(f"rows: {missing} are spoken of, and are not among {names}")
         object.__setattr__(self, "rows", rows)
         return self
+
+    def teachers_of(self, row: Row) -> list[str]:
+        """Their names."""
+        names = [] if row.only_published else (self.settings | row.settings).get("teacher", [])
+        return names.split(",") if isinstance(names, str) else names
 
     def is_baseline(self, row: Row) -> bool:
         return bool({row.name, row.line} & set(self.baselines))

@@ -89,8 +89,13 @@ def findings(panels: list[Panel]) -> list[str]:
 
 def _teachers(panel: Panel) -> list[str]:
     """How good each is itself, as far as it was asked."""
-    runs = (run for entry in panel.entries for run in entry.runs)
-    return [f"{panel.data}: the {said}" for said in teachers(runs)]
+    named = [
+        pair
+        for entry in panel.entries
+        for run in entry.runs
+        for pair in zip(panel.suite.teachers_of(entry.row), run.teachers, strict=False)
+    ]
+    return [f"{panel.data}: the {said}" for said in teachers(named, panel.metric)]
 
 
 def legend(panels: list[Panel]) -> list[str]:

@@ -25,6 +25,7 @@ from student_trainer.experiments.suites.summary import Entry, Panel, paired_p
 from student_trainer.loop import Watch
 from student_trainer.result import Part, RunResult
 from student_trainer.teachers import TeacherUrlError
+from teacher_api.prices import PriceBookError
 
 FILES = ("results.jsonl", "table.md", "figure.svg", "figure.png", "report.html")
 ROWS = ("no-KD", "ensemble", "hard")
@@ -240,6 +241,23 @@ def test_a_dry_run_promises_no_less_than_may_be_paid(
 ) -> None:
     together = dry(suite, row.split(","), **more)[-1]
     assert together[-1] == f"${dollars}.00"
+
+
+def test_two_books_of_one_name_do_not_share_an_account(small: SuiteSettings, tmp_path: Path) -> None:
+    """Each row alone has one book; the account's tiers would be counted over both."""
+    for folder, dollars in (("cheap", 1), ("dear", 100)):
+        (tmp_path / folder).mkdir()
+        tiers = f"unit_characters = 1000\ntiers = [{{ usd_per_1000 = {dollars} }}]"
+        text = f'as_of = 2026-01-01\nsource = "made up"\n[features.sentiment]\n{tiers}\n'
+        (tmp_path / folder / "prices.toml").write_text(text)
+    books = [f"small={tmp_path}/cheap/prices.toml", f"large={tmp_path}/dear/prices.toml"]
+    given = {"rows": ["KD small", "KD large"], "price_book": books}
+    alone = SuiteSettings(**small.model_dump(exclude_unset=True) | given)
+    with pytest.raises(PriceBookError, match="two books that differ have a tariff 'prices/sentiment'"):
+        go(alone.model_copy(update={"account": "ours"}), run := Scored())
+    assert run.cells == []
+    go(alone, run)
+    assert len(run.cells) > 0
 
 
 def test_one_key_is_not_shown_to_the_hosts_of_several_cells(small: SuiteSettings, monkeypatch) -> None:

@@ -117,7 +117,7 @@ def metrics(logits: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
     predicted, true = logits.argmax(-1).tolist(), labels.tolist()
     average = "binary" if logits.shape[-1] == 2 else "macro"
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of few rows, which may be of one class
+        warnings.filterwarnings("ignore", "A single label was found")  # as in few rows it may be
         return {
             "accuracy": float(accuracy_score(true, predicted)),
             "f1": float(f1_score(true, predicted, average=average, zero_division=0)),

@@ -131,9 +131,9 @@ def _matches(
     """How each teacher's outputs meet the student's. Raises UserError, which says whose do not."""
     _refuse_twice(settings.teacher, teachers)
     matches = []
-    for url, layer_map, teacher in zip(settings.teacher, settings.layer_maps, teachers, strict=True):
+    for url, own, teacher in zip(settings.teacher, settings.by_teacher, teachers, strict=True):
         with _about(url):
-            matches.append(match(teacher, settings, layer_map, task.label_names, student.layers))
+            matches.append(match(teacher, own, task.label_names, student.layers))
             _refuse_too_long(task, teacher)
     return matches
 
@@ -148,17 +148,13 @@ def _about(url: str) -> Iterator[None]:
 
 
 def match(
-    teacher: Description,
-    settings: DistillSettings,
-    layer_map: str,
-    labels: tuple[str, ...],
-    student_layers: int,
+    teacher: Description, settings: DistillSettings, labels: tuple[str, ...], student_layers: int
 ) -> Match:
     """Raises HandshakeError: classes that do not fit. UserError: layers that are not there."""
     classes = permutation(settings.teacher_labels or teacher.labels, labels)
     if settings.supervision == "none":
         return Match(classes)
-    return Match(classes, pairs(layer_map, teacher.layers, student_layers))
+    return Match(classes, pairs(settings.layer_map, teacher.layers, student_layers))
 
 
 def _refuse_twice(urls: Sequence[str], teachers: Sequence[Description]) -> None:
@@ -198,15 +194,15 @@ def _refuse_too_long(task: TaskData, teacher: Description) -> None:
 def fingerprints_of(settings: DistillSettings, task: TaskData, student: Anatomy) -> str:
     """Shakes hands without a question; empty where there is no teacher."""
 
-    async def describe(url: str, layer_map: str) -> Description:
+    async def describe(url: str, own: DistillSettings) -> Description:
         async with await Client.connect(url) as client:
             with _about(url):
-                _wants(client, settings, layer_map, task, student)
+                _wants(client, own, task, student)
             return client.description
 
     refuse_shared_key(settings.teacher)
-    places = zip(settings.teacher, settings.layer_maps, strict=True)
-    teachers = [asyncio.run(describe(*place)) for place in places]
+    each = zip(settings.teacher, settings.by_teacher, strict=True)
+    teachers = [asyncio.run(describe(url, own)) for url, own in each]
     _matches(teachers, settings, task, student)
     return _joined(teachers)
 
@@ -225,10 +221,10 @@ async def _opened(
         clients = [await stack.enter_async_context(await Client.connect(url)) for url in settings.teacher]
         database = stack.enter_context(closing(_database(settings.answers)))
         askers = []
-        parts = zip(settings.teacher, settings.layer_maps, clients, tariffs_of(settings), strict=True)
-        for url, layer_map, client, tariff in parts:
+        each = zip(settings.teacher, settings.by_teacher, clients, tariffs_of(settings), strict=True)
+        for url, own, client, tariff in each:
             with _about(url):
-                wants = [*_wants(client, settings, layer_map, task, student), Want()]
+                wants = [*_wants(client, own, task, student), Want()]
             askers.append([_asker(client, want, tariff, settings, card, database) for want in wants])
         yield [one for place in zip(*askers, strict=True) for one in place]
 
@@ -253,14 +249,12 @@ def _asker(
     return Asker(client, want, store=Store(database), ledger=ledger, budget=budget)
 
 
-def _wants(
-    client: Client, settings: DistillSettings, layer_map: str, task: TaskData, student: Anatomy
-) -> list[Want]:
+def _wants(client: Client, settings: DistillSettings, task: TaskData, student: Anatomy) -> list[Want]:
     """Of one teacher, in the usual stage and in the general one. Raises WantError for what it never gives."""
     client.refuse_unknown(task.train.instances)
     teacher = client.description
     insight = _insight(settings, teacher, student)
-    usual = _want(settings, layer_map, teacher.layers, student.layers)
+    usual = _want(settings, teacher.layers, student.layers)
     wants = [usual, insight.want(settings)] if insight else [usual]
     for want in wants:
         client.refuse_beyond(want)
@@ -272,11 +266,11 @@ def _insight(settings: DistillSettings, teacher: Description, student: Anatomy) 
     return Insight.between(teacher, student, settings) if settings.general_epochs else None
 
 
-def _want(settings: DistillSettings, layer_map: str, teacher_layers: int, student_layers: int) -> Want:
+def _want(settings: DistillSettings, teacher_layers: int, student_layers: int) -> Want:
     """Logits, and of the hidden states only the layers that are matched, pooled by the teacher."""
     if settings.supervision == "none":
         return Want()
-    layers = {layer for layer, _ in pairs(layer_map, teacher_layers, student_layers)}
+    layers = {layer for layer, _ in pairs(settings.layer_map, teacher_layers, student_layers)}
     return Want(layers=tuple(sorted(layers)), pooling=settings.pooling, hidden_dtype=settings.hidden_dtype)
 
 

@@ -164,9 +164,11 @@ def test_each_teacher_has_its_own_price_by_its_name(tmp_path: Path) -> None:
 
 def test_each_teacher_has_its_own_map_of_layers_by_its_name(tmp_path: Path) -> None:
     found = planned(tmp_path, "combined", layer_map="large=4:1,8:2;small=2:1,4:2")
-    assert cell_of(found, "cola/all-three/0").layer_maps == ["2:1,4:2", "4:1,8:2"]
-    assert cell_of(found, "cola/selection-supervision/0").layer_maps == ["2:1,4:2"]
-    assert cell_of(planned(tmp_path, "combined"), "cola/all-three/0").layer_maps == ["skip", "skip"]
+    assert [own.layer_map for own in cell_of(found, "cola/all-three/0").by_teacher] == ["2:1,4:2", "4:1,8:2"]
+    assert [own.layer_map for own in cell_of(found, "cola/selection-supervision/0").by_teacher] == ["2:1,4:2"]
+    assert [
+        own.layer_map for own in cell_of(planned(tmp_path, "combined"), "cola/all-three/0").by_teacher
+    ] == ["skip", "skip"]
     with pytest.raises(
         ConfigError, match=r"layer_map: large has none; name one for each, as small=…;large=…"
     ):

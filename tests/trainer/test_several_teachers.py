@@ -241,7 +241,10 @@ def test_all_three_at_once_are_killed_and_go_on(command, both: str, server, wide
         (("--supervision", "static", "--layer-map", "first"), ["layer_map: ", "'first'", "teacher:student"]),
         (("--supervision", "static", "--student-layers", "1"), ["layer_map: ", "no other"]),
         (("--layer-map", "3:1;1:1"), ["layer_map: 2 are named for 1 teachers"]),
-        (("--layer-map", "3:1;first"), ["layer_map: "]),
+        (
+            ("--teacher", "local:b", "--adoption", "soft", "--layer-map", "3:1;first"),
+            ["layer_map: ", "'first' is no pair"],
+        ),
         (("--supervision", "sometimes"), ["supervision: ", "'dynamic'", "(it is 'sometimes')"]),
     ],
 )

@@ -7,6 +7,7 @@ together, each with the field, the value and the remedy, before anything is spen
 """
 
 from student_trainer.config.bench import BenchSettings, SuiteSettings
+from student_trainer.config.distill import DistillSettings
 from student_trainer.config.other import (
     AugmentSettings,
     LedgerSettings,
@@ -15,7 +16,7 @@ from student_trainer.config.other import (
     RecordSettings,
 )
 from student_trainer.config.reading import ConfigError, Settings, made, names_suite, parse
-from student_trainer.config.training import DistillSettings, FinetuneSettings, TrainingSettings
+from student_trainer.config.training import FinetuneSettings, TrainingSettings
 
 __all__ = [
     "AugmentSettings",

@@ -5,8 +5,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from student_trainer.config.distill import DistillSettings
 from student_trainer.config.reading import Named, Numbers, Several
-from student_trainer.config.training import DistillSettings
 
 
 class BenchSettings(DistillSettings):

@@ -26,7 +26,7 @@ def _split(layers: object) -> object:
 Layers = Annotated[int | list[int] | None, NoDecode, BeforeValidator(_split)]
 
 
-def listed(value: object) -> object:
+def listed(value: Any) -> Any:
     """One, or several with commas between them, or none."""
     return value.split(",") if isinstance(value, str) else value or []
 

@@ -69,8 +69,7 @@ def findings(grid: Grid) -> list[str]:
     """The grid in words: what full KD reaches, and what the best line at each ratio keeps of it."""
     none, full = grid.find("none"), grid.full
     parts = ((part.name, part) for line in grid.lines for run in line.runs for part in run.teachers)
-    known = table.teachers(parts, grid.metric)
-    teachers = [f"The {said}" for said in known]
+    teachers = [f"The {said}" for said in table.teachers(parts, grid.metric)]
     if full is None:
         return teachers
     without = f"Without a teacher the student reaches {table.spread(none.score)}, with" if none else "With"

@@ -173,12 +173,11 @@ def _demanded(
     def longest(tariff: Tariff, count: int) -> tuple[int, int]:
         return min(count, texts.count(which)), texts.most(tariff, count, which)
 
-    def demand(url: str, layer_map: str, tariff: Tariff) -> Demand:
-        own = settings.model_copy(update={"layer_map": layer_map})
+    def demand(url: str, own: DistillSettings, tariff: Tariff) -> Demand:
         asked, limit = longest(tariff, count), longest(tariff, sys.maxsize)
         return Demand(f"{url} {rows}", _kind(own, stage), tariff, asked, limit, whole)
 
-    return list(map(demand, settings.teacher, settings.layer_maps, tariffs_of(settings)))
+    return list(map(demand, settings.teacher, settings.by_teacher, tariffs_of(settings)))
 
 
 def _kind(settings: DistillSettings, stage: str) -> str:
@@ -200,7 +199,8 @@ def _merged(wanted: list[Demand]) -> tuple[int, Units]:
             continue
         key = one.whom, one.kind, one.tariff
         asked[key] = tuple(map(min, one.limit, map(add, asked.get(key, (0, 0)), one.asked)))
-        served |= {one.whom} if one.whole else set()
+        if one.whole:
+            served.add(one.whom)
     units = Units()
     for (_, _, tariff), (_, count) in asked.items():
         if tariff != UNPRICED:

@@ -24,7 +24,7 @@ _CHECKED = (
     *("price_book", "price_feature", "use_labels", "when_spent", "max_length", "pooling", "hidden_dtype"),
     *("general_epochs", "general_attentions"),
 )
-_PRICES = {"price_book", "price_feature"}
+_BY_NAME = {"price_book": ",", "price_feature": ",", "layer_map": ";"}  # and what is between several
 _WEIGHTS = ("config.json", "tokenizer*.json", "vocab*", "merges.txt", "*.model", "*.safetensors")
 
 
@@ -160,11 +160,7 @@ def _values(row: Row, settings: SuiteSettings, suite: Suite) -> Callable[[str], 
     fields = settings.model_fields_set & DistillSettings.model_fields.keys()
     given = {name: getattr(settings, name) for name in fields}
     names = suite.teachers_of(row)
-    given |= {name: _own(name, given[name], names, settings) for name in _PRICES & given.keys()}
-    if layer_map := given.get("layer_map"):
-        given["layer_map"] = ";".join(
-            _own("layer_map", [one.strip() for one in layer_map.split(";")], names, settings, ";")
-        )
+    given |= {name: _own(name, given[name], names, settings) for name in _BY_NAME.keys() & given.keys()}
 
     def on(data: str) -> dict[str, Any]:
         urls = [settings.teachers[name].replace("{data}", data) for name in names]
@@ -173,17 +169,18 @@ def _values(row: Row, settings: SuiteSettings, suite: Suite) -> Callable[[str], 
     return on
 
 
-def _own(
-    setting: str, given: list[str], names: list[str], settings: SuiteSettings, between: str = ","
-) -> list[str]:
+def _own(setting: str, given: list[str] | str, names: list[str], settings: SuiteSettings) -> list[str] | str:
     """What a row's teachers have of a setting that is given by their names; as it is, if it is not."""
-    named = dict(one.split("=", 1) for one in given if one.partition("=")[0] in settings.teachers)
-    if not given or len(named) < len(given):
+    between = _BY_NAME[setting]
+    parts = [one.strip() for one in given.split(between)] if isinstance(given, str) else given
+    named = dict(one.split("=", 1) for one in parts if one.partition("=")[0] in settings.teachers)
+    if not parts or len(named) < len(parts):
         return given
     if missing := [name for name in names if name not in named]:
         example = between.join(f"{name}=…" for name in settings.teachers)
         raise ConfigError(f"{setting}: {', '.join(missing)} has none; name one for each, as {example}")
-    return [named[name] for name in names]
+    own = [named[name] for name in names]
+    return between.join(own) if isinstance(given, str) else own
 
 
 def _cell(row: Row, data: str, seed: int, values: dict[str, Any], settings: SuiteSettings) -> Cell:

@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from student_trainer.config import ConfigError
+from student_trainer.config.reading import listed
 
 _FILES = files("student_trainer.experiments.suites")
 _DATA_SETS = "data_sets"
@@ -130,8 +131,7 @@ class Suite(_Strict):
 
     def teachers_of(self, row: Row) -> list[str]:
         """Their names."""
-        names = [] if row.only_published else (self.settings | row.settings).get("teacher", [])
-        return names.split(",") if isinstance(names, str) else names
+        return [] if row.only_published else listed((self.settings | row.settings).get("teacher"))
 
     def is_baseline(self, row: Row) -> bool:
         return bool({row.name, row.line} & set(self.baselines))

@@ -93,7 +93,8 @@ def _teachers(panel: Panel) -> list[str]:
         pair
         for entry in panel.entries
         for run in entry.runs
-        for pair in zip(panel.suite.teachers_of(entry.row), run.teachers, strict=False)
+        if run.teachers  # none of runs from before they were told apart
+        for pair in zip(panel.suite.teachers_of(entry.row), run.teachers, strict=True)
     ]
     return [f"{panel.data}: the {said}" for said in teachers(named, panel.metric)]
 

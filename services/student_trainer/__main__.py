@@ -24,7 +24,7 @@ from student_trainer.errors import UserError
 from teacher_api.errors import TeacherError, UnauthenticatedError
 from teacher_api.prices import PriceBookError
 
-# A command's libraries are imported when it runs: `price` and mistakes need not wait for torch.
+# A command's libraries are imported when it runs: this page, and a command that is none, need not wait.
 # ruff: noqa: PLC0415
 
 console = Console(stderr=True)

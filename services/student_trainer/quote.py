@@ -4,17 +4,15 @@ from typing import Any
 
 from student_trainer.config import PriceSettings
 from student_trainer.costs.quotes import quote_queries, quote_texts
-from teacher_api.prices import load_tariff
+from student_trainer.data import DataSettings, load_texts
+from student_trainer.tariffs import named
 
 
 def quote(settings: PriceSettings) -> dict[str, Any]:
     """Ready for JSON. Raises PriceBookError, DataError."""
-    tariff = load_tariff(settings.book, settings.feature)
+    tariff = named("book", settings.book, settings.feature)
     if settings.queries is not None:
         return quote_queries(tariff, settings.queries, settings.characters, settings.months)
-    # Only here: it takes a second to import, and a number of requests needs none of it.
-    from student_trainer.data import DataSettings, load_texts  # noqa: PLC0415
-
     names = DataSettings.model_fields.keys() & PriceSettings.model_fields.keys()
     texts = load_texts(DataSettings(**settings.model_dump(include=names)))
     sizes = [instance.characters for instance in texts]

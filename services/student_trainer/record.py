@@ -24,12 +24,13 @@ from student_trainer.costs.budget import Budget
 from student_trainer.costs.database import open_database
 from student_trainer.costs.ledger import Ledger, Total, totals
 from student_trainer.data import DataSettings, load_texts
+from student_trainer.tariffs import named
 from student_trainer.teachers.asker import Asker
 from student_trainer.teachers.client import Client
 from student_trainer.teachers.recorded import Recording
 from student_trainer.teachers.store import Store
 from teacher_api.messages import Answer, Description, Instance, Want
-from teacher_api.prices import UNPRICED, Tariff, load_tariff
+from teacher_api.prices import UNPRICED, Tariff
 
 CHUNK = 512  # rows in memory at once, and in one transaction: four requests of a teacher's usual 128
 SPLITS = ("train", "validation")  # a split's place here is its step in the ledger
@@ -63,7 +64,8 @@ def record(settings: RecordSettings, watch: Watch) -> Recorded:
         DataError, PriceBookError, TeacherUrlError, RecordingError, ConfigError: before anything is spent.
         TeacherError: a question failed for good; all that was answered is kept.
     """
-    tariff = load_tariff(settings.price_book, settings.price_feature) if settings.price_book else UNPRICED
+    book, feature = settings.price_book, settings.price_feature
+    tariff = named("price_book", book, feature) if book else UNPRICED
     texts: Texts = {which: load_texts(settings, which) for which in SPLITS if which in settings.splits}
     # Two of a kind would take each other's reservations for those of the dead.
     with alone(settings.output, settings.output.with_name(f".{settings.output.name}.lock")):

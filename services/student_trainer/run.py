@@ -1,6 +1,7 @@
 """One training run, from its settings to a saved student and its account."""
 
 import json
+import logging
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +23,10 @@ from student_trainer.result import RunResult
 from student_trainer.run_card import RunCard
 from student_trainer.schedule import Schedule
 from student_trainer.shared_stage import SharedStage, refuse_unwritable
-from student_trainer.teacher_side import TeacherSide, fingerprints_of, open_teachers, tariffs_of
+from student_trainer.tariffs import tariffs_of
+from student_trainer.teacher_side import TeacherSide, fingerprints_of, open_teachers
+
+logger = logging.getLogger(__name__)
 
 EVALUATION_BATCH = 64
 
@@ -51,7 +55,7 @@ def run(settings: DistillSettings, watch: Watch | None = None) -> RunResult:
     """
     refuse_several_processes()
     with RunCard.of(settings) as card:
-        return _finished(settings.output) or _run(settings, card, watch)
+        return _finished(settings, card) or _run(settings, card, watch)
 
 
 def _run(settings: DistillSettings, card: RunCard, watch: Watch | None) -> RunResult:
@@ -149,13 +153,20 @@ def _student(settings: DistillSettings, task: TaskData) -> tuple[PreTrainedModel
     return model, tokenizer
 
 
-def _finished(output: Path) -> RunResult | None:
+def _finished(settings: DistillSettings, card: RunCard) -> RunResult | None:
     """The folder's result, if its run is done; one that its budget stopped may go on with more."""
-    path = output / "result.json"
+    path = settings.output / "result.json"
     if not path.exists():
         return None
     result = RunResult.from_dict(json.loads(path.read_text()))
-    return None if result.stopped else result
+    if result.stopped:
+        return None
+    if settings.teacher != card.teacher:
+        logger.warning(
+            "teacher: %s was not asked: %s holds the finished run that began with %s; name another output",
+            *(",".join(settings.teacher), settings.output, ",".join(card.teacher)),
+        )
+    return result
 
 
 def _train(

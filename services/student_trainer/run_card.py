@@ -30,11 +30,13 @@ class RunCard:
         folder: the run's output folder.
         id: unique among all runs that share an answers file.
         recipe: the settings that change its outcome, as plain JSON values.
+        teacher: where the teachers are, or were when the run began.
     """
 
     folder: Path
     id: str
     recipe: dict[str, Any]
+    teacher: list[str]
     _held: ExitStack = field(default_factory=ExitStack)
 
     @classmethod
@@ -47,11 +49,11 @@ class RunCard:
         folder, recipe = settings.output, recipe_of(settings)
         found = _read(folder)
         if found is None:
-            return cls(folder, uuid.uuid4().hex, recipe)
+            return cls(folder, uuid.uuid4().hex, recipe, settings.teacher)
         if not settings.resume:
             raise ConfigError(f"output: {folder} holds a run; set resume, or another folder")
         refuse_changes(_grown(found["recipe"], recipe), recipe)
-        return cls(folder, found["id"], recipe)
+        return cls(folder, found["id"], recipe, found.get("teacher", settings.teacher))
 
     def __enter__(self) -> Self:
         return self
@@ -73,7 +75,8 @@ class RunCard:
         self._held.enter_context(alone(self.folder))
         found = _read(self.folder)
         if found is None:
-            found = {"id": self.id, "fingerprint": fingerprint, "rows": rows, "recipe": self.recipe}
+            found = {"id": self.id, "teacher": self.teacher, "fingerprint": fingerprint, "rows": rows}
+            found["recipe"] = self.recipe
             write_json(self.folder / _NAME, found)
         if found["fingerprint"] != fingerprint:
             raise ConfigError(

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import sqlite3
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -21,6 +21,7 @@ from student_trainer.objective import Match
 from student_trainer.questions import Asks, NoTeacher
 from student_trainer.run_card import RunCard
 from student_trainer.student import Anatomy
+from student_trainer.tariffs import tariffs_of
 from student_trainer.teacher_check import TeacherCheck, affordable, check
 from student_trainer.teachers import refuse_shared_key
 from student_trainer.teachers.asker import Asker
@@ -29,7 +30,7 @@ from student_trainer.teachers.client import Client
 from student_trainer.teachers.handshake import HandshakeError, permutation
 from student_trainer.teachers.store import Store
 from teacher_api.messages import Description, Want
-from teacher_api.prices import UNPRICED, PriceBookError, Tariff, load_tariff
+from teacher_api.prices import Tariff
 
 logger = logging.getLogger(__name__)
 
@@ -55,34 +56,6 @@ class TeacherSide:
             for layers, teacher in zip(matched, teachers, strict=False)
             if layers
         ]
-
-
-def tariffs_of(settings: DistillSettings) -> list[Tariff]:
-    """Each teacher's. Raises PriceBookError: a book or feature of no use, or two of one name that differ."""
-    teachers = len(settings.teacher)
-    if not settings.price_book:
-        return [UNPRICED] * teachers
-    books, features = (
-        names * teachers if len(names) == 1 else names
-        for names in (settings.price_book, settings.price_feature)
-    )
-    try:
-        tariffs = [load_tariff(book, feature) for book, feature in zip(books, features, strict=True)]
-    except PriceBookError as error:
-        raise PriceBookError(f"price_book: {error}") from None
-    refuse_one_name(tariffs)
-    return tariffs
-
-
-def refuse_one_name(tariffs: Iterable[Tariff]) -> None:
-    """For two that differ, of one account: the ledger counts tiers and free units by name."""
-    named: dict[str, Tariff] = {}
-    for tariff in tariffs:
-        if named.setdefault(tariff.name, tariff) != tariff:
-            raise PriceBookError(
-                f"price_book: two books that differ have a tariff {tariff.name!r}; by it the ledger counts "
-                "free units and tiers; give one of the files another name"
-            )
 
 
 @contextmanager

@@ -262,6 +262,7 @@ def test_one_at_a_time(task: Path, server: ServerProcess, tmp_path: Path) -> Non
         (("--layers", "-1"), "greater than or equal to 0"),
         (("--splits", "test"), "'train' or 'validation'"),
         (("--budget-usd", "3"), "price_book"),
+        (("--price-book", "nobody"), "price_book: nobody: no such price book"),
         (("--data", "./nowhere"), "nowhere"),
         (("--teacher", "grpc://here"), "hosts and ports"),
         (("--teacher", "recorded:none.rec"), "no file none.rec"),

@@ -41,7 +41,7 @@ def refused(command, server, tmp_path: Path):
         (("--student-layers", "first"), ["student_layers", "(it is 'first')"]),
         (("--budget-usd", "3"), ["budget_usd: ", "price_book"]),
         (("--budget-queries", "0"), ["budget_queries: ", "(it is '0')"]),
-        (("--price-book", "nobody"), ["nobody", "google-natural-language"]),
+        (("--price-book", "nobody"), ["price_book: nobody", "google-natural-language"]),
         (("--price-book", "google-natural-language", "--price-feature", "love"), ["love", "sentiment"]),
         (("--student", "no/such/folder"), ["student: ", "no/such/folder", "config.json"]),
         (("--student", "no-such-name"), ["student: ", "no-such-name", "hub name"]),
@@ -115,6 +115,11 @@ def test_a_folder_of_another_run(command, refused, teacher: Path, tmp_path: Path
     (line,) = refused("--resume", "--checkpoint-steps", 7, **here | {"teacher": f"local:{other}"})
     assert line.startswith("teacher: its fingerprint is ")
     assert train(tmp_path, *command("--resume", **here))["questions"]["asked"] == 4
+
+    # Finished, it is only read, and no teacher is looked at: it says whose it is.
+    finished = Trainer(tmp_path, *command("--resume", **here | {"teacher": f"local:{other}"}))
+    assert finished.wait() == 0
+    assert "was not asked: run holds the finished run that began with" in finished.log
 
 
 def test_a_run_of_before_a_setting_was_counted_out_goes_on(command, monkeypatch, tmp_path: Path) -> None:

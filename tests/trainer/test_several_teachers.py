@@ -12,7 +12,7 @@ from tiny_task import TRAIN, VALIDATION, save_bert
 from trainers import ONE_TEXT_A_RUN, Trainer, ledger_of, result_of, timeless, train, usage, weights_of
 
 from student_trainer.config import DistillSettings
-from student_trainer.teacher_side import tariffs_of
+from student_trainer.tariffs import tariffs_of
 from teacher_api.prices import PriceBookError, Tariff
 from teacher_api.v1 import teacher_pb2 as pb
 

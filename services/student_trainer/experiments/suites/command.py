@@ -21,7 +21,7 @@ from student_trainer.experiments.suites.suite import Figure, load
 from student_trainer.experiments.sweep import GENERAL, Run, sweep
 from student_trainer.loop import Watch
 from student_trainer.result import RunResult
-from student_trainer.teacher_side import refuse_one_name, tariffs_of
+from student_trainer.tariffs import refuse_one_name, tariffs_of
 from student_trainer.teachers import refuse_shared_key
 
 

@@ -22,7 +22,7 @@ from student_trainer.experiments.sweep import Cell
 from student_trainer.experiments.table import usd
 from student_trainer.general import asked_at
 from student_trainer.schedule import Schedule
-from student_trainer.teacher_side import tariffs_of
+from student_trainer.tariffs import tariffs_of
 from teacher_api.messages import Instance
 from teacher_api.prices import UNPRICED, Tariff
 

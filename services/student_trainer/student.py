@@ -80,7 +80,7 @@ def refuse_other_order(source: str, config: PreTrainedConfig, labels: tuple[str,
 
 def refuse_too_long(model: PreTrainedModel, tokenizer: Tokenizer, max_length: int) -> None:
     """Raises StudentError if inputs of so many tokens are more than the student has positions for."""
-    most = min(tokenizer.model_max_length, _positions(model))
+    most = min(tokenizer.model_max_length, positions(model))
     if max_length > most:
         raise StudentError(
             f"max_length: {max_length} tokens are more than the student's {most} positions; "
@@ -88,7 +88,7 @@ def refuse_too_long(model: PreTrainedModel, tokenizer: Tokenizer, max_length: in
         )
 
 
-def _positions(model: PreTrainedModel) -> float:
+def positions(model: PreTrainedModel) -> float:
     """Of the table of absolute positions, where there is one; RoBERTa's begins behind the padding id."""
     for name, table in model.named_modules():
         if name.endswith(".position_embeddings") and isinstance(table, nn.Embedding):
@@ -129,7 +129,7 @@ def keep_layers(model: PreTrainedModel, layers: int | list[int]) -> None:
     kept = list(range(layers)) if isinstance(layers, int) else layers
     if not kept or not all(0 <= layer < total for layer in kept) or len(set(kept)) < len(kept):
         raise StudentError(
-            f"student_layers: {kept or layers}, and the checkpoint has {total} layers; give a number of 1 to "
+            f"student_layers: {layers}, and the checkpoint has {total} layers; give a number of 1 to "
             f"{total}, or layers of 0 to {total - 1}, each once"
         )
     parent, name = _encoder_layers(model, total)

@@ -160,7 +160,7 @@ def _refuse_too_long(task: TaskData, teacher: Description) -> None:
             raise DataError(
                 f"{name}, row {place + 1}: {size:,} characters; {teacher.name} takes "
                 f"{teacher.max_characters:,} at most, and reads {teacher.max_length} tokens of them: shorten "
-                "it, or raise the server's max_characters"
+                "it, or ask a server whose max_characters is higher"
             )
 
 

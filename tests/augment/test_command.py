@@ -123,14 +123,27 @@ def test_pairs(task: WriteTask, glove: Path, tmp_path: Path) -> None:
 
 
 def test_duplicates_are_dropped_never_a_row_of_the_source(
-    task: WriteTask, glove: Path, tmp_path: Path
+    task: WriteTask, glove: Path, tmp_path: Path, capsys
 ) -> None:
-    """The third row is a variant of the first; with the only labels that tell where a row came from."""
-    texts = ["film", "film", "movie", "of the", ""]
-    rows = augment(task(labelled(texts)), tmp_path / "more", "--word-vectors", glove, "--candidates", 2)
-    assert [row["text"] for row in rows if row["text"] in texts] == ["film", "movie", "of the", ""]
-    assert len({row["text"] for row in rows}) == len(rows)
-    assert next(row for row in rows if row["text"] == "movie")["label"] == "good"
+    """The fourth row is a variant of the first; a text under two labels stays there under both."""
+    texts = ["film", "film", "film", "movie", "of the", ""]
+    data = task(labelled(texts))
+    rows = augment(data, tmp_path / "more", "--word-vectors", glove, "--candidates", 2)
+    shown = capsys.readouterr().err
+    assert "out of 6 (1 there before)" in shown and "no row has a variant" not in shown
+    kept = [(row["text"], row["label"]) for row in rows if row["text"] in texts]
+    assert kept == [("film", "good"), ("film", "bad"), ("movie", "bad"), ("of the", "good"), ("", "bad")]
+    assert len({row["text"] for row in rows}) == len(rows) - 1
+    bare = augment(data, tmp_path / "bare", "--word-vectors", glove, "--labels", "drop")
+    assert [row["text"] for row in bare if row["text"] in texts] == ["film", "movie", "of the", ""]
+
+
+def test_rows_without_a_variant_are_spoken_of(task: WriteTask, glove: Path, tmp_path: Path, capsys) -> None:
+    """As where the words are of another language."""
+    augment(task(labelled(["of the", "im Haus"])), tmp_path / "more", "--word-vectors", glove)
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "2 rows out of 2, 40 duplicates dropped" in shown
+    assert "no row has a variant: no word that may be replaced has a candidate" in shown
 
 
 def test_rows_depend_on_the_seed_and_their_number_only(

@@ -96,8 +96,8 @@ def test_a_vocabulary_whose_words_begin_with_a_space(tmp_path: Path) -> None:
     backend.decoder = decoders.ByteLevel()
     names = ("bos_token", "pad_token", "eos_token", "unk_token", "mask_token")
     PreTrainedTokenizerFast(
-        tokenizer_object=backend, model_max_length=60, **dict(zip(names, special, strict=True))
-    ).save_pretrained(tmp_path)
+        tokenizer_object=backend, **dict(zip(names, special, strict=True))
+    ).save_pretrained(tmp_path)  # that sets no limit
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     RobertaForMaskedLM(
@@ -106,6 +106,8 @@ def test_a_vocabulary_whose_words_begin_with_a_space(tmp_path: Path) -> None:
     found = by_word("cat fog cats", load(tmp_path)(["cat fog cats"])[0])
     assert found == {"cat": ("film",), "fog": found["fog"], "cats": found["cats"]}
     assert {frozenset(found[word]) for word in ("fog", "cats")} == {frozenset({"film", "cat"})}
+    long = "cat " * 100  # 64 positions begin behind the padding's
+    assert len(load(tmp_path)([long])[0]) == 62
 
 
 def spoil_weights(folder: Path) -> None:

@@ -38,6 +38,8 @@ def reader(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     ]
     (data / "train.jsonl").write_text("\n".join(rows))
     (data / "validation.jsonl").write_text("\n".join(rows[:32]))
+    (suite,) = re.findall(r"`--suite (\S+?)`:.*?```yaml\n(.*?)```", TEXT, flags=re.S)
+    (folder / suite[0]).write_text(suite[1])
     return folder
 
 

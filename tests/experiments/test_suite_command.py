@@ -438,7 +438,7 @@ def test_the_mean_is_over_all_data_sets_or_none() -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        *(("figure2", "points over no KD"), ("figure3", ">margin<"), ("figure6", "λ_KL")),
+        *(("figure2", "accuracy × 100, over no KD"), ("figure3", ">margin<"), ("figure6", "λ_KL")),
         *(("figure7", ">τ<"), ("table5", ">dynamic<"), ("figure4", "distance to the class centre")),
     ],
 )

@@ -37,8 +37,9 @@ def cell_of(planned: Plan, name: str) -> DistillSettings:
     return next(cell.settings for cell in planned.cells if cell.name == name)
 
 
-def check(of: DistillSettings) -> dict[str, str]:
-    return {"teacher": ",".join(f"fingerprint of {url}" for url in of.teacher), "rows": f"rows of {of.data}"}
+def check(settings: DistillSettings, *, meet: bool = True) -> dict[str, str]:
+    teacher = ",".join(f"fingerprint of {url}" for url in settings.teacher)
+    return {"teacher": teacher, "rows": f"rows of {settings.data}"}
 
 
 def test_the_suites_that_come_with_the_package() -> None:
@@ -238,7 +239,7 @@ def test_the_check_is_made_once_for_runs_that_differ_in_nothing_that_it_looks_at
 
 def test_a_refusal_names_lines_and_how_to_name_a_point(tmp_path: Path) -> None:
     with pytest.raises(
-        ConfigError, match=r"no KD, batch random.*and of a line its points, such as batch random 0.01$"
+        ConfigError, match=r"'no KD', 'batch random'.*and of a line its points, such as 'batch random 0.01'$"
     ):
         planned(tmp_path, "frontier", rows=["batch random 0.3"])
 
@@ -250,7 +251,7 @@ def test_a_refusal_names_lines_and_how_to_name_a_point(tmp_path: Path) -> None:
             {"teachers": {"small": "local:a"}},
             "teachers: the rows ask large; set teachers, as small=URL,large=URL",
         ),
-        ({"rows": ["harder"]}, r"rows: \['harder'\] are not in the suite; it has no KD, KD small"),
+        ({"rows": ["harder"]}, r"rows: \['harder'\] are not in the suite; it has \['no KD', 'KD small'"),
         (
             {"layer_map": "skip", "price_book": ["a", "b", "c"]},
             r"row KD small: price_book: 3 are named for 1",
@@ -276,13 +277,15 @@ def test_a_suite_that_is_not_there_names_those_that_are() -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("title: x", "paper"),
+        ("title: x", "mine.yaml: rows: it is missing"),
         ("- a", "valid dict"),
+        (f"{START}rows: [{{name: a, setings: {{}}}}]", "mine.yaml: rows.0.setings: no such setting"),
+        (f"{START}rows: [{{name: a}}]\nfigure: {{kind: pie}}", "figure.kind: Input should be 'dots', "),
         (f"{START}rows: [{{name: a}}, {{name: a}}]", "twice"),
         (f"{START}rows: [{{name: 'a, or b', line: c}}]", "['a, or b'] could not be asked for"),
         (f"{START}rows: [{{name: a, line: 'b, c'}}]", "['b, c'] could not be asked for"),
         (f"{START}rows: [{{name: a}}]\nbaselines: [b]", "'b'"),
-        ("title: [", "cannot be used"),
+        ("title: [", "cannot be read"),
         (f"{START}rows: [{{name: 'r={{ratio}}', each: {{lambda: [1]}}}}]", "for each of ['lambda']"),
         (f"{START}rows: [{{name: a}}]\nfigure: {{kind: lines, x: ratio}}", "the rows ['a'] do not set"),
         (f"{START}rows: [{{name: a}}]\nfigure: {{kind: steps}}", "steps needs y"),

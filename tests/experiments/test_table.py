@@ -1,6 +1,7 @@
 """The table says what the runs came to; literals were computed by hand."""
 
 import io
+from dataclasses import replace
 
 import pytest
 from made_up import made_up
@@ -52,12 +53,15 @@ def test_without_a_price_book_there_are_no_dollars() -> None:
 def test_a_general_stage_has_columns_of_its_own() -> None:
     """Of the runs that have one; a grid without any has none of them, whatever it costs."""
     stage = Stage(5, Questions(1000, 900, 800, charged=700), 950, 1.5, 1.25)
-    staged = made_up("entropy", 0.1, 0, stages={"general": stage, "predictions": stage})
-    text = markdown(Grid.of([staged, made_up("none", 0, 0)]))
+    later, all_of_it = (replace(stage, questions=Questions(1000, asked)) for asked in (90, 360))
+    staged = made_up("entropy", 0.1, 0, stages={"general": stage, "predictions": later})
+    full = made_up("all", 1, 0, stages={"general": stage, "predictions": all_of_it})
+    text = markdown(Grid.of([staged, full, made_up("none", 0, 0)]))
     titles = row(text, "strategy")
     names = ["of the general stage: asked", "charged there", "units there", "$ there"]
+    names += ["of the stage behind it: asked", "of full KD's there"]
     said = [[row(text, start)[titles.index(name)] for name in names] for start in ("entropy", "no KD")]
-    assert said == [["900", "700", "950", "$1.50"], [""] * 4]
+    assert said == [["900", "700", "950", "$1.50", "90", "25 %"], [""] * 6]
     assert "in the wall time of the one that learnt it" in text
     assert "general" not in markdown(GRID)
 

@@ -108,7 +108,9 @@ def test_a_task_without_labels(command: list[object], tmp_path: Path) -> None:
     data = ("--data-sets", f"rte={tmp_path / 'bare'}", "--seeds", 0, "--rows", "no KD,small,hard")
     refused = Trainer(tmp_path, *command, *data)
     assert refused.wait() == 2, refused.log
-    assert "set teacher, or switch use_labels off" in refused.log
+    assert "distil from a teacher (of a bench, --no-use-labels" in refused.log
+    dry = Trainer(tmp_path, *command, *data, "--dry-run", "--output", "dry")
+    assert dry.wait() == 2, dry.log  # it is refused as the run is
     free = Trainer(tmp_path, *command, *data, "--no-use-labels")
     assert free.wait() == 0, free.log
     assert "nothing to learn from, and left out: no KD." in free.log
@@ -121,7 +123,7 @@ def test_a_task_without_labels(command: list[object], tmp_path: Path) -> None:
     ("flags", "says"),
     [
         (("--suite", "table3"), "suite: no 'table3'; choose one of appendix-c, combined"),
-        (("--rows", "harder"), "rows: ['harder'] are not in the suite; it has no KD, small"),
+        (("--rows", "harder"), "rows: ['harder'] are not in the suite; it has ['no KD', 'small'"),
         (("--data-sets", "mine=nowhere"), "data: 'nowhere'"),
         (("--teachers", "small=local:nowhere,large=local:rte-large"), "nowhere"),
         (("--student", "no/such-student"), "rte/dynamic/0: student: 'no/such-student'"),

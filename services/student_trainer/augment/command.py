@@ -33,11 +33,13 @@ class Outcome:
 
     Attributes:
         source: rows of the source.
+        distinct: of these, the different ones, which are kept.
         state: rows written, duplicates dropped.
         speed: rows that this process wrote in a second, reading of data and model left out.
     """
 
     source: int
+    distinct: int
     state: State
     speed: float
 
@@ -58,13 +60,14 @@ def augment(settings: AugmentSettings, watch: Watch) -> Outcome:
     with alone(settings.output):
         file = RowsFile(settings.output, _recipe(settings, task, propose))
         before, began = file.state.rows, perf_counter()
+        labels = _labels(task.train, task.label_names if settings.labels == "keep" else ())
+        first = Seen().add(task.train.instances, labels)  # a text under two labels stays there under both
         if not file.finished:
             _write_beside(settings.output, task)
-            labels = _labels(task.train, task.label_names if settings.labels == "keep" else ())
-            _write_train(settings, task.train, labels, propose, file, watch)
+            _write_train(settings, task.train, labels, first, propose, file, watch)
             file.finish()
         written = file.state.rows - before
-        return Outcome(len(task.train), file.state, written / (perf_counter() - began))
+        return Outcome(len(task.train), sum(first), file.state, written / (perf_counter() - began))
 
 
 def proposer(settings: AugmentSettings) -> Proposer:
@@ -86,11 +89,18 @@ def _recipe(settings: AugmentSettings, task: TaskData, propose: Proposer) -> dic
 
 
 def _write_train(
-    settings: AugmentSettings, train: Rows, labels: Labels, propose: Proposer, file: RowsFile, watch: Watch
+    settings: AugmentSettings,
+    train: Rows,
+    labels: Labels,
+    first: list[bool],
+    propose: Proposer,
+    file: RowsFile,
+    watch: Watch,
 ) -> None:
-    """The rows of the source that are not written yet, chunk by chunk, each row before its variants."""
+    """The rows of the source that are not written yet, chunk by chunk, each row, the first time that it is
+    there, before its variants."""
     seen = Seen()
-    first = seen.add(train.instances)  # before all variants: none takes the place of a row of the source
+    seen.add(train.instances)  # before all variants: none takes the place of a row of the source
     for batch in file.batches():
         seen.add(batch)
     for begin in range(file.state.done, len(train), CHUNK):

@@ -13,6 +13,7 @@ from transformers.utils import logging
 
 from student_trainer.augment.words import Slot, best_others, is_word, replaceable
 from student_trainer.config import AugmentSettings, ConfigError
+from student_trainer.student import positions
 
 _CASES = 3  # more than the candidates, to be sought: `Film`, `film` and `FILM` are no others than film
 
@@ -51,8 +52,7 @@ class MaskedLM:
     ) -> None:
         self._network, self._tokenizer = network, tokenizer
         self._count, self._batch_size = count, batch_size
-        limit = getattr(network.config, "max_position_embeddings", max_length)
-        self._max_length = min(max_length, tokenizer.model_max_length, limit)
+        self._max_length = int(min(max_length, tokenizer.model_max_length, positions(network)))
         self._ids, self._words = _whole_words(tokenizer)
         self.fingerprint = _digest(network, self._words)
 

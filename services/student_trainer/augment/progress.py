@@ -26,10 +26,15 @@ def bar(console: Console) -> Iterator[Watch]:
 def conclude(console: Console, output: Path, outcome: Outcome) -> None:
     """What there is now, how fast it came, and what to do with it."""
     state = outcome.state
-    lines = [
-        f"{state.rows:,} rows out of {outcome.source:,}, {state.dropped:,} duplicates dropped, "
-        f"{outcome.speed:,.0f} rows per second",
-        f"go on with: student-trainer distill --data {output}",
-    ]
+    speed = f", {outcome.speed:,.0f} rows per second" if outcome.speed else ""
+    twice = outcome.source - outcome.distinct
+    source = f"{outcome.source:,}" + (f" ({twice:,} there before)" if twice else "")
+    lines = [f"{state.rows:,} rows out of {source}, {state.dropped:,} duplicates dropped{speed}"]
+    if state.rows == outcome.distinct:
+        lines.append(
+            "no row has a variant: no word that may be replaced has a candidate; name word_vectors or a "
+            "masked_lm of these rows' language, or raise times"
+        )
+    lines.append(f"go on with: student-trainer distill --data {output}")
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)

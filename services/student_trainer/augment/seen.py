@@ -2,11 +2,11 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from itertools import repeat
 
 import numpy as np
 
 from teacher_api.messages import Instance
-from teacher_api.tensors import Array
 
 
 class Seen:
@@ -18,9 +18,9 @@ class Seen:
     def __init__(self) -> None:
         self._digests = np.array([2**64 - 1], np.uint64)  # sorted; the guard is behind all others
 
-    def add(self, instances: Sequence[Instance]) -> list[bool]:
-        """Whether each is new: not added before, nor among those before it."""
-        digests = _digests(instances)
+    def add(self, instances: Sequence[Instance], labels: Iterable[str | None] = repeat(None)) -> list[bool]:
+        """Whether each is new: not added before under this label, nor among those before it."""
+        digests = np.fromiter(map(_digest, instances, labels), np.uint64)
         distinct, first = np.unique(digests, return_index=True)
         places = np.searchsorted(self._digests, distinct)
         known = self._digests[places] == distinct
@@ -30,10 +30,8 @@ class Seen:
         return new.tolist()
 
 
-def _digests(instances: Iterable[Instance]) -> Array:
-    return np.fromiter(map(_digest, instances), np.uint64)
-
-
-def _digest(instance: Instance) -> int:
+def _digest(instance: Instance, label: str | None) -> int:
     content = f"{len(instance.text)} {instance.text}{instance.text_pair or ''}"
+    if label is not None:
+        content = f"{len(content)} {content}{label}"
     return int.from_bytes(hashlib.blake2b(content.encode(), digest_size=8).digest(), "little")

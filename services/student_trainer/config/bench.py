@@ -45,7 +45,7 @@ class SuiteSettings(DistillSettings):
         {}, description="sst5=FOLDER,mrpc=FOLDER or hub names; what the suite has beside these is left out"
     )
     seeds: Numbers = Field(None, description="repetitions of each row; default: the suite's")
-    rows: Several = Field([], description="only these rows of the suite; default: all")
+    rows: Several = Field([], description="run and report on these rows of the suite alone; default: all")
     results: Path | None = Field(
         None, description="results to go on with and to add to; default: results.jsonl in the output folder"
     )

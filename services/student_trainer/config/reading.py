@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
@@ -109,7 +109,12 @@ def made(kind: type[AnySettings], values: dict[str, Any]) -> AnySettings:
     try:
         return kind(**values)
     except ValidationError as error:
-        raise ConfigError("\n".join(_mistake(one, kind) for one in error.errors())) from None
+        raise ConfigError("\n".join(mistakes(error, kind))) from None
+
+
+def mistakes(error: ValidationError, kind: type[BaseModel]) -> list[str]:
+    """A line for each value that cannot be used."""
+    return [_mistake(one, kind) for one in error.errors()]
 
 
 def _take_config(arguments: list[str]) -> tuple[Path | None, list[str]]:
@@ -133,13 +138,13 @@ def _read(file: Path | None) -> dict[str, Any]:
     return values
 
 
-def _mistake(one: ErrorDetails, kind: type[Settings]) -> str:
+def _mistake(one: ErrorDetails, kind: type[BaseModel]) -> str:
     """A line: the field, what is wrong with its value, what is wanted."""
     name, reason = ".".join(map(str, one["loc"])), one["msg"].removeprefix("Value error, ")
     if not one["loc"]:
         return reason  # of fields that do not fit together: it names them itself
     if one["type"] == "extra_forbidden":
         return f"{name}: no such setting; known are {', '.join(kind.model_fields)}"
-    wanted = getattr(kind.model_fields.get(str(one["loc"][0])), "description", None)
     value = "it is missing" if one["type"] == "missing" else f"{reason} (it is {one['input']!r})"
-    return f"{name}: {value}; wanted: {wanted}"
+    wanted = getattr(kind.model_fields.get(str(one["loc"][0])), "description", None)
+    return f"{name}: {value}" + (f"; wanted: {wanted}" if wanted else "")

@@ -22,7 +22,7 @@ def permutation(teacher: Sequence[str], task: Sequence[str]) -> list[int]:
     if len(teacher) != len(task):
         raise HandshakeError(
             f"teacher: it has {len(teacher)} classes {list(teacher)}, the data {len(task)} {list(task)}; "
-            "ask another teacher, or set label_names to the data's classes"
+            "ask a teacher of this task, or correct the data's labels (label_column, label_names)"
         )
     position = {plain(name): index for index, name in enumerate(teacher)}
     unknown = [name for name in task if plain(name) not in position]

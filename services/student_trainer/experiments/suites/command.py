@@ -48,10 +48,13 @@ def bench_suite(settings: SuiteSettings, run: Run, check: Check, console: Consol
         console.print(sentence, highlight=False)
     path = settings.results or settings.output / "results.jsonl"
     # A name alone does not tell what is finished; where nothing is, a dry run needs no teacher that answers.
-    recipe_of = recipes(planned.cells, check) if path.exists() or not settings.dry_run else {}
+    meet = path.exists() or not settings.dry_run
+    recipe_of = recipes(planned.cells, check if meet else partial(check, meet=False))
     results = SharedResults(path, recipe_of.get, partial(series.enough, planned.suite.figure))
     if settings.dry_run:
         Console().print(forecast(planned, results))
+        if settings.price_book:
+            console.print("Each price has a month and its free units to itself: they do not add up.")
         return
     with alone(settings.output), Display(planned.cells, results, console) as display:
         noted = _with_series(run, planned.suite.figure)

@@ -8,15 +8,13 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from student_trainer.config import ConfigError, DistillSettings, SuiteSettings, made
 from student_trainer.errors import UserError
 from student_trainer.experiments.results import Recipe
 from student_trainer.experiments.suites.suite import Row, Suite, data_sets
 from student_trainer.experiments.sweep import GENERAL, PLACES, Cell, without_teacher
-
-Check = Callable[[DistillSettings], dict[str, str]]
 
 # What `run.check` looks at: it is asked once for each combination.
 _CHECKED = (
@@ -26,6 +24,12 @@ _CHECKED = (
 )
 _BY_NAME = {"price_book": ",", "price_feature": ",", "layer_map": ";"}  # and what is between several
 _WEIGHTS = ("config.json", "tokenizer*.json", "vocab*", "merges.txt", "*.model", "*.safetensors")
+
+
+class Check(Protocol):
+    """As `run.check`."""
+
+    def __call__(self, settings: DistillSettings, *, meet: bool = True) -> dict[str, str]: ...
 
 
 @dataclass(frozen=True)
@@ -127,8 +131,8 @@ def _wanted(suite: Suite, names: list[str]) -> Suite:
     lines = dict.fromkeys(row.line for row in runs)
     points = [row.name for row in runs if row.name not in lines]
     if unknown := [name for name in names if name not in {*lines, *points}]:
-        known = [*lines, f"and of a line its points, such as {points[0]}"] if points else lines
-        raise ConfigError(f"rows: {unknown} are not in the suite; it has {', '.join(known)}")
+        known = f"{list(lines)}" + (f", and of a line its points, such as {points[0]!r}" if points else "")
+        raise ConfigError(f"rows: {unknown} are not in the suite; it has {known}")
     if not names:
         return suite
     rows = [row for row in suite.rows if row.only_published or {row.name, row.line} & set(names)]

@@ -18,7 +18,7 @@ from student_trainer.experiments.summary import Spread
 from student_trainer.result import RunResult
 
 WIDTH, ACROSS = 5.0, 2
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7d858f", "#7a5195")
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#7a5195", "#7d858f", "#56b4e9")
 _MARKERS = "o^DsvPX*"
 _HANDLE, _CHARACTER, _LINE = 0.55, 0.062, 0.18  # inches of a legend's entry
 _NAMES = {
@@ -104,7 +104,9 @@ def _lines(axes: Axes, panel: Panel) -> None:
         if entry := panel.find(level):
             _level(axes, entry, dashes)
     _x_axis(axes, wanted.x, sorted({entry.row.settings[wanted.x] for entry in entries}))
-    axes.set_ylabel(f"points over {wanted.gain_over}" if wanted.gain_over else f"{panel.metric} × 100")
+    if wanted.gain_over:
+        axes.axhline(0, color=INK, linewidth=0.9)
+    axes.set_ylabel(f"{panel.metric} × 100" + (f", over {wanted.gain_over}" if wanted.gain_over else ""))
     axes.grid(axis="y", color=MUTED, alpha=0.18, linewidth=0.8)
 
 

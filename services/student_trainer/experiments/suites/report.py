@@ -9,6 +9,7 @@ from student_trainer.experiments.report import inline, page
 from student_trainer.experiments.results import Recipe, Results
 from student_trainer.experiments.suites import plots, table
 from student_trainer.experiments.suites.plan import Plan
+from student_trainer.experiments.suites.suite import Suite
 from student_trainer.experiments.suites.summary import Panel, panels
 
 
@@ -16,7 +17,7 @@ def publish(plan: Plan, results: Results, recipes: Mapping[str, Recipe], folder:
     """Writes table.md, figure.svg, figure.png and report.html; gives what they show."""
     found = panels(plan, results)
     suite = plan.suite
-    heading = f"# {suite.title}\n\nThe paper: {suite.paper}. {suite.note}\n\n"
+    heading = f"# {suite.title}\n\n{about(suite)}\n\n"
     (folder / "table.md").write_text(heading + table.markdown(found))
     picture = plots.draw(found, folder)
     text = page(
@@ -39,6 +40,11 @@ def publish(plan: Plan, results: Results, recipes: Mapping[str, Recipe], folder:
     )
     (folder / "report.html").write_text(text)
     return found
+
+
+def about(suite: Suite) -> str:
+    """Where the paper has it, if it does, and what a reader must know to compare."""
+    return f"The paper: {suite.paper}. {suite.note}" if suite.paper else suite.note
 
 
 def common(recipes: list[Recipe]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from student_trainer.config import ConfigError
-from student_trainer.config.reading import listed
+from student_trainer.config.reading import listed, mistakes
 
 _FILES = files("student_trainer.experiments.suites")
 _DATA_SETS = "data_sets"
@@ -88,7 +88,7 @@ class Suite(_Strict):
 
     Attributes:
         title: in our words.
-        paper: which table or figure it is.
+        paper: which table or figure it is; empty of one's own.
         note: what a reader must know to compare.
         data: the data sets on which the paper has it.
         seeds: repetitions of each row.
@@ -102,9 +102,9 @@ class Suite(_Strict):
     """
 
     title: str
-    paper: str
+    paper: str = ""
     note: str = ""
-    data: list[str]
+    data: list[str] = []
     seeds: list[int] = Field([0, 1, 2], min_length=1)
     settings: dict[str, Any] = {}
     rows: list[Row] = Field(min_length=1)
@@ -171,8 +171,10 @@ def load(name: str) -> Suite:
     try:
         text = Path(name).read_text() if own else _FILES.joinpath(f"{name}.yaml").read_text()
         return Suite.model_validate(yaml.safe_load(text))
-    except (OSError, yaml.YAMLError, ValidationError) as error:
-        raise ConfigError(f"suite: {name} cannot be used: {error}") from None
+    except ValidationError as error:
+        raise ConfigError("\n".join(f"suite {name}: {line}" for line in mistakes(error, Suite))) from None
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"suite: {name} cannot be read: {error}; give a YAML file of rows") from None
 
 
 def data_sets() -> dict[str, dict[str, Any]]:

@@ -1,7 +1,6 @@
 """One training run, from its settings to a saved student and its account."""
 
 import json
-import logging
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,8 +24,6 @@ from student_trainer.schedule import Schedule
 from student_trainer.shared_stage import SharedStage, refuse_unwritable
 from student_trainer.tariffs import tariffs_of
 from student_trainer.teacher_side import TeacherSide, fingerprints_of, open_teachers
-
-logger = logging.getLogger(__name__)
 
 EVALUATION_BATCH = 64
 
@@ -161,11 +158,8 @@ def _finished(settings: DistillSettings, card: RunCard) -> RunResult | None:
     result = RunResult.from_dict(json.loads(path.read_text()))
     if result.stopped:
         return None
-    if settings.teacher != card.teacher:
-        logger.warning(
-            "teacher: %s was not asked: %s holds the finished run that began with %s; name another output",
-            *(",".join(settings.teacher), settings.output, ",".join(card.teacher)),
-        )
+    found = check(settings)  # a teacher or rows may have changed where they are: that is another run
+    card.refuse_other(found["teacher"], found["rows"])
     return result
 
 

@@ -30,13 +30,11 @@ class RunCard:
         folder: the run's output folder.
         id: unique among all runs that share an answers file.
         recipe: the settings that change its outcome, as plain JSON values.
-        teacher: where the teachers are, or were when the run began.
     """
 
     folder: Path
     id: str
     recipe: dict[str, Any]
-    teacher: list[str]
     _held: ExitStack = field(default_factory=ExitStack)
 
     @classmethod
@@ -49,11 +47,11 @@ class RunCard:
         folder, recipe = settings.output, recipe_of(settings)
         found = _read(folder)
         if found is None:
-            return cls(folder, uuid.uuid4().hex, recipe, settings.teacher)
+            return cls(folder, uuid.uuid4().hex, recipe)
         if not settings.resume:
             raise ConfigError(f"output: {folder} holds a run; set resume, or another folder")
         refuse_changes(_grown(found["recipe"], recipe), recipe)
-        return cls(folder, found["id"], recipe, found.get("teacher", settings.teacher))
+        return cls(folder, found["id"], recipe)
 
     def __enter__(self) -> Self:
         return self
@@ -75,16 +73,22 @@ class RunCard:
         self._held.enter_context(alone(self.folder))
         found = _read(self.folder)
         if found is None:
-            found = {"id": self.id, "teacher": self.teacher, "fingerprint": fingerprint, "rows": rows}
-            found["recipe"] = self.recipe
+            found = {"id": self.id, "fingerprint": fingerprint, "rows": rows, "recipe": self.recipe}
             write_json(self.folder / _NAME, found)
+        self.refuse_other(fingerprint, rows)
+
+    def refuse_other(self, fingerprint: str, rows: str) -> None:
+        """Raises ConfigError: the run began with another teacher or other rows."""
+        found = _read(self.folder) or {}
         if found["fingerprint"] != fingerprint:
             raise ConfigError(
-                f"teacher: its fingerprint is {fingerprint[:12]}…, this run began with "
-                f"{found['fingerprint'][:12]}…; serve that one again, or start a new run"
+                f"teacher: its fingerprint is {fingerprint[:12]}…, the run in {self.folder} began with "
+                f"{found['fingerprint'][:12]}…; serve that one again, or name another output"
             )
         if found["rows"] != rows:
-            raise ConfigError("data: its rows are not those that this run began with; start a new run")
+            raise ConfigError(
+                f"data: its rows are not those that the run in {self.folder} began with; name another output"
+            )
 
 
 def refuse_changes(began: dict[str, Any], now: dict[str, Any]) -> None:

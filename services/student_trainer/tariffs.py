@@ -21,7 +21,7 @@ def tariffs_of(settings: DistillSettings) -> list[Tariff]:
 
 
 def named(field: str, book: str, feature: str) -> Tariff:
-    """Raises PriceBookError, which names the field, for a book or feature of no use."""
+    """Raises PriceBookError, which names the book's field, for a book or feature of no use."""
     try:
         return load_tariff(book, feature)
     except PriceBookError as error:

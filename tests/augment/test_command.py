@@ -130,10 +130,13 @@ def test_duplicates_are_dropped_never_a_row_of_the_source(
     data = task(labelled(texts))
     rows = augment(data, tmp_path / "more", "--word-vectors", glove, "--candidates", 2)
     shown = capsys.readouterr().err
-    assert "out of 6 (1 there before)" in shown and "no row has a variant" not in shown
+    assert "out of 6 (1 there before)" in shown and "no row has a new variant" not in shown
     kept = [(row["text"], row["label"]) for row in rows if row["text"] in texts]
     assert kept == [("film", "good"), ("film", "bad"), ("movie", "bad"), ("of the", "good"), ("", "bad")]
     assert len({row["text"] for row in rows}) == len(rows) - 1
+    mixed = task([{"text": "film"}, *labelled(["film", "the"])], name="mixed")
+    rows = augment(mixed, tmp_path / "of-mixed", "--word-vectors", glove)
+    assert [row.get("label") for row in rows if row["text"] == "film"] == ["good"]
     bare = augment(data, tmp_path / "bare", "--word-vectors", glove, "--labels", "drop")
     assert [row["text"] for row in bare if row["text"] in texts] == ["film", "movie", "of the", ""]
 
@@ -143,7 +146,7 @@ def test_rows_without_a_variant_are_spoken_of(task: WriteTask, glove: Path, tmp_
     augment(task(labelled(["of the", "im Haus"])), tmp_path / "more", "--word-vectors", glove)
     shown = " ".join(capsys.readouterr().err.split())
     assert "2 rows out of 2, 40 duplicates dropped" in shown
-    assert "no row has a variant: no word that may be replaced has a candidate" in shown
+    assert "no row has a new variant; are word_vectors or masked_lm of these rows' language?" in shown
 
 
 def test_rows_depend_on_the_seed_and_their_number_only(

@@ -278,7 +278,7 @@ def test_a_suite_that_is_not_there_names_those_that_are() -> None:
     ("text", "said"),
     [
         ("title: x", "mine.yaml: rows: it is missing"),
-        ("- a", "valid dict"),
+        ("- a", "mine.yaml must hold `field: value` lines"),
         (f"{START}rows: [{{name: a, setings: {{}}}}]", "mine.yaml: rows.0.setings: no such setting"),
         (f"{START}rows: [{{name: a}}]\nfigure: {{kind: pie}}", "figure.kind: Input should be 'dots', "),
         (f"{START}rows: [{{name: a}}, {{name: a}}]", "twice"),

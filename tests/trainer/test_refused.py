@@ -116,10 +116,12 @@ def test_a_folder_of_another_run(command, refused, teacher: Path, tmp_path: Path
     assert line.startswith("teacher: its fingerprint is ")
     assert train(tmp_path, *command("--resume", **here))["questions"]["asked"] == 4
 
-    # Finished, it is only read, and no teacher is looked at: it says whose it is.
-    finished = Trainer(tmp_path, *command("--resume", **here | {"teacher": f"local:{other}"}))
-    assert finished.wait() == 0
-    assert "was not asked: run holds the finished run that began with" in finished.log
+    # Finished, it is only read, but never as the result of another teacher; one that has moved is the same.
+    (line,) = refused("--resume", **here | {"teacher": f"local:{other}"})
+    assert line.startswith("teacher: its fingerprint is ")
+    moved = shutil.copytree(teacher, tmp_path / "moved")
+    asked = train(tmp_path, *command("--resume", **here | {"teacher": f"local:{moved}"}))["questions"]
+    assert asked["asked"] == 4
 
 
 def test_a_run_of_before_a_setting_was_counted_out_goes_on(command, monkeypatch, tmp_path: Path) -> None:

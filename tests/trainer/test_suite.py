@@ -101,6 +101,18 @@ def test_what_was_selected_is_looked_at(figure: str, command: list[object], tmp_
     assert "<svg" in (tmp_path / "out" / "report.html").read_text()
 
 
+def test_a_run_is_never_another_teacher_s(command: list[object], tmp_path: Path) -> None:
+    """The same command, and another teacher where the first one was."""
+    few = (*command, "--rows", "small", "--seeds", 0)
+    assert Trainer(tmp_path, *few).wait() == 0
+    (tmp_path / "rte-small").unlink()
+    (tmp_path / "rte-small").symlink_to(save_bert(tmp_path / "retrained", seed=5, layers=2))
+    again = Trainer(tmp_path, *few)
+    assert again.wait() == 2, again.log
+    assert re.search(r"the run in out/ ?cells/ ?rte/ ?small/ ?0 began with", again.log)
+    assert len((tmp_path / "out" / "results.jsonl").read_text().splitlines()) == 1
+
+
 def test_a_task_without_labels(command: list[object], tmp_path: Path) -> None:
     """Every question is a label bought: what has no teacher cannot learn, and is left out, by name."""
     bare = [{"text": row["text"]} for row in rows(32, "bare")]

@@ -61,7 +61,7 @@ def augment(settings: AugmentSettings, watch: Watch) -> Outcome:
         file = RowsFile(settings.output, _recipe(settings, task, propose))
         before, began = file.state.rows, perf_counter()
         labels = _labels(task.train, task.label_names if settings.labels == "keep" else ())
-        first = Seen().add(task.train.instances, labels)  # a text under two labels stays there under both
+        first = _first(task.train, labels)
         if not file.finished:
             _write_beside(settings.output, task)
             _write_train(settings, task.train, labels, first, propose, file, watch)
@@ -86,6 +86,16 @@ def _recipe(settings: AugmentSettings, task: TaskData, propose: Proposer) -> dic
     source = "word_vectors" if settings.masked_lm is None else "masked_lm"
     chosen = settings.model_dump(mode="json", exclude=_FREE)
     return chosen | {"data": task.digest, source: propose.fingerprint}
+
+
+def _first(train: Rows, labels: Labels) -> list[bool]:
+    """Whether each row is there for the first time. A text under two labels stays there under both, and
+    without a label only where it never has one."""
+    new, labelled = Seen().add(train.instances, labels), Seen()
+    labelled.add([one for one, label in zip(train.instances, labels, strict=True) if label is not None])
+    bare = [one for one, label in zip(train.instances, labels, strict=True) if label is None]
+    alone = iter(labelled.add(bare))
+    return [next(alone) if label is None else is_new for is_new, label in zip(new, labels, strict=True)]
 
 
 def _write_train(

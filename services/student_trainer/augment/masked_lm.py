@@ -52,7 +52,8 @@ class MaskedLM:
     ) -> None:
         self._network, self._tokenizer = network, tokenizer
         self._count, self._batch_size = count, batch_size
-        self._max_length = int(min(max_length, tokenizer.model_max_length, positions(network)))
+        limits = positions(network), getattr(network.config, "max_position_embeddings", max_length)
+        self._max_length = int(min(max_length, tokenizer.model_max_length, *limits))
         self._ids, self._words = _whole_words(tokenizer)
         self.fingerprint = _digest(network, self._words)
 

@@ -32,8 +32,8 @@ def conclude(console: Console, output: Path, outcome: Outcome) -> None:
     lines = [f"{state.rows:,} rows out of {source}, {state.dropped:,} duplicates dropped{speed}"]
     if state.rows == outcome.distinct:
         lines.append(
-            "no row has a variant: no word that may be replaced has a candidate; name word_vectors or a "
-            "masked_lm of these rows' language, or raise times"
+            "no row has a new variant; are word_vectors or masked_lm of these rows' language? If they are, "
+            "raise probability, candidates or times"
         )
     lines.append(f"go on with: student-trainer distill --data {output}")
     for line in lines:

@@ -144,7 +144,8 @@ def _mistake(one: ErrorDetails, kind: type[BaseModel]) -> str:
     if not one["loc"]:
         return reason  # of fields that do not fit together: it names them itself
     if one["type"] == "extra_forbidden":
-        return f"{name}: no such setting; known are {', '.join(kind.model_fields)}"
+        known = f"; known are {', '.join(kind.model_fields)}" if len(one["loc"]) == 1 else ""
+        return f"{name}: no such setting{known}"
     value = "it is missing" if one["type"] == "missing" else f"{reason} (it is {one['input']!r})"
     wanted = getattr(kind.model_fields.get(str(one["loc"][0])), "description", None)
     return f"{name}: {value}" + (f"; wanted: {wanted}" if wanted else "")

@@ -53,7 +53,7 @@ def bench_suite(settings: SuiteSettings, run: Run, check: Check, console: Consol
     results = SharedResults(path, recipe_of.get, partial(series.enough, planned.suite.figure))
     if settings.dry_run:
         Console().print(forecast(planned, results))
-        if settings.price_book:
+        if any(cell.settings.price_book for cell in planned.cells):
             console.print("Each price has a month and its free units to itself: they do not add up.")
         return
     with alone(settings.output), Display(planned.cells, results, console) as display:

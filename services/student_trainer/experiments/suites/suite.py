@@ -170,7 +170,10 @@ def load(name: str) -> Suite:
         raise ConfigError(f"suite: no {name!r}; choose one of {', '.join(available())}, or give a .yaml file")
     try:
         text = Path(name).read_text() if own else _FILES.joinpath(f"{name}.yaml").read_text()
-        return Suite.model_validate(yaml.safe_load(text))
+        content = yaml.safe_load(text)
+        if not isinstance(content, dict):
+            raise ConfigError(f"suite: {name} must hold `field: value` lines, with rows among them")
+        return Suite.model_validate(content)
     except ValidationError as error:
         raise ConfigError("\n".join(f"suite {name}: {line}" for line in mistakes(error, Suite))) from None
     except (OSError, yaml.YAMLError) as error:

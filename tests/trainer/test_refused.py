@@ -45,7 +45,7 @@ def refused(command, server, tmp_path: Path):
         (("--price-book", "google-natural-language", "--price-feature", "love"), ["love", "sentiment"]),
         (("--student", "no/such/folder"), ["student: ", "no/such/folder", "config.json"]),
         (("--student", "no-such-name"), ["student: ", "no-such-name", "hub name"]),
-        (("--student-layers", "3"), ["student_layers: ", "[0, 1, 2]", "0 to 1"]),
+        (("--student-layers", "3"), ["student_layers: 3, ", "1 to 2", "0 to 1"]),
         (("--student-layers", "0,2"), ["student_layers: ", "[0, 2]", "0 to 1"]),
         (("--student-layers", "0"), ["student_layers: ", "0 to 1"]),
         (("--student-layers=-1",), ["student_layers: -1", "0 to 1"]),

@@ -78,8 +78,10 @@ class RunCard:
         self.refuse_other(fingerprint, rows)
 
     def refuse_other(self, fingerprint: str, rows: str) -> None:
-        """Raises ConfigError: the run began with another teacher or other rows."""
-        found = _read(self.folder) or {}
+        """Raises ConfigError: the run began with another teacher or other rows, or nothing says which."""
+        found = _read(self.folder)
+        if found is None:
+            raise ConfigError(f"output: {self.folder} has a result and no {_NAME}; name another output")
         if found["fingerprint"] != fingerprint:
             raise ConfigError(
                 f"teacher: its fingerprint is {fingerprint[:12]}…, the run in {self.folder} began with "

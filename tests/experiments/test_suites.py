@@ -244,9 +244,22 @@ def test_a_refusal_names_lines_and_how_to_name_a_point(tmp_path: Path) -> None:
         planned(tmp_path, "frontier", rows=["batch random 0.3"])
 
 
+def test_what_rows_are_tested_against_may_be_chosen(tmp_path: Path) -> None:
+    given = {"rows": ["batch random + replay", "batch entropy + replay"], "data_sets": {"trec6": "a"}}
+    assert planned(tmp_path, "frontier", **given).suite.baselines == ["batch random"]
+    suite = planned(tmp_path, "frontier", **given, baselines=["batch random + replay"]).suite
+    entropy, random = (
+        next(row for row in suite.rows if row.name == f"batch {name} + replay 0.1")
+        for name in ("entropy", "random")
+    )
+    assert [suite.is_baseline(row) for row in (entropy, random)] == [False, True]
+    assert suite.place_of(entropy) == suite.place_of(random) == 0.1
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
+        ({"baselines": ["harder"]}, r"baselines: \['harder'\] are not in the suite; it has \['no KD'"),
         (
             {"teachers": {"small": "local:a"}},
             "teachers: the rows ask large; set teachers, as small=URL,large=URL",

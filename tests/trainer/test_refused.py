@@ -122,6 +122,9 @@ def test_a_folder_of_another_run(command, refused, teacher: Path, tmp_path: Path
     moved = shutil.copytree(teacher, tmp_path / "moved")
     asked = train(tmp_path, *command("--resume", **here | {"teacher": f"local:{moved}"}))["questions"]
     assert asked["asked"] == 4
+    (tmp_path / "run" / "run.json").unlink()
+    (line,) = refused("--resume", **here)
+    assert line.startswith("output: run has a result and no run.json")
 
 
 def test_a_run_of_before_a_setting_was_counted_out_goes_on(command, monkeypatch, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -25,6 +25,31 @@ Watch = Callable[[int, int, int], None]  # rows of the source that are done, of 
 
 # Where things are. What was read there counts: `_recipe` has digests of it.
 _FREE = {*DataSettings.model_fields, "output", "resume", "masked_lm", "word_vectors"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """The rows that variants are made of.
+
+    Attributes:
+        instances: read from disk as they are wanted.
+        labels: of each.
+        new: whether each is there for the first time. A text under two labels stays under both, and
+            without a label only where it never has one.
+    """
+
+    instances: Sequence[Instance]
+    labels: Labels
+    new: list[bool]
+
+    @classmethod
+    def of(cls, rows: Rows, names: tuple[str, ...]) -> "Source":
+        labels, texts = _labels(rows, names), Seen()
+        by_label = Seen().add(rows.instances, labels)
+        texts.add(one for one, label in zip(rows.instances, labels, strict=True) if label is not None)
+        bare = texts.add(one for one, label in zip(rows.instances, labels, strict=True) if label is None)
+        unlabelled, pairs = iter(bare), zip(by_label, labels, strict=True)
+        return cls(rows.instances, labels, [next(unlabelled) if one is None else new for new, one in pairs])
 
 
 @dataclass(frozen=True)
@@ -60,14 +85,13 @@ def augment(settings: AugmentSettings, watch: Watch) -> Outcome:
     with alone(settings.output):
         file = RowsFile(settings.output, _recipe(settings, task, propose))
         before, began = file.state.rows, perf_counter()
-        labels = _labels(task.train, task.label_names if settings.labels == "keep" else ())
-        first = _first(task.train, labels)
+        source = Source.of(task.train, task.label_names if settings.labels == "keep" else ())
         if not file.finished:
             _write_beside(settings.output, task)
-            _write_train(settings, task.train, labels, first, propose, file, watch)
+            _write_train(settings, source, propose, file, watch)
             file.finish()
         written = file.state.rows - before
-        return Outcome(len(task.train), sum(first), file.state, written / (perf_counter() - began))
+        return Outcome(len(task.train), sum(source.new), file.state, written / (perf_counter() - began))
 
 
 def proposer(settings: AugmentSettings) -> Proposer:
@@ -88,43 +112,26 @@ def _recipe(settings: AugmentSettings, task: TaskData, propose: Proposer) -> dic
     return chosen | {"data": task.digest, source: propose.fingerprint}
 
 
-def _first(train: Rows, labels: Labels) -> list[bool]:
-    """Whether each row is there for the first time. A text under two labels stays there under both, and
-    without a label only where it never has one."""
-    new, labelled = Seen().add(train.instances, labels), Seen()
-    labelled.add([one for one, label in zip(train.instances, labels, strict=True) if label is not None])
-    bare = [one for one, label in zip(train.instances, labels, strict=True) if label is None]
-    alone = iter(labelled.add(bare))
-    return [next(alone) if label is None else is_new for is_new, label in zip(new, labels, strict=True)]
-
-
 def _write_train(
-    settings: AugmentSettings,
-    train: Rows,
-    labels: Labels,
-    first: list[bool],
-    propose: Proposer,
-    file: RowsFile,
-    watch: Watch,
+    settings: AugmentSettings, source: Source, propose: Proposer, file: RowsFile, watch: Watch
 ) -> None:
-    """The rows of the source that are not written yet, chunk by chunk, each row, the first time that it is
-    there, before its variants."""
+    """The rows of the source that are not written yet, chunk by chunk, each new row before its variants."""
     seen = Seen()
-    seen.add(train.instances)  # before all variants: none takes the place of a row of the source
+    seen.add(source.instances)  # before all variants: none takes the place of a row of the source
     for batch in file.batches():
         seen.add(batch)
-    for begin in range(file.state.done, len(train), CHUNK):
-        instances = list(train.instances[begin : begin + CHUNK])
+    for begin in range(file.state.done, len(source.new), CHUNK):
+        instances = list(source.instances[begin : begin + CHUNK])
         drawn = _drawn(settings, instances, begin, propose)
         new = iter(seen.add(list(itertools.chain.from_iterable(drawn))))
         lines: list[str] = []
         for row, (instance, of_row) in enumerate(zip(instances, drawn, strict=True), begin):
-            kept = [instance] if first[row] else []
+            kept = [instance] if source.new[row] else []
             kept += [variant for variant in of_row if next(new)]
-            lines += [_line(one, labels[row]) for one in kept]
+            lines += [_line(one, source.labels[row]) for one in kept]
         done = begin + len(instances)
         file.append(lines, done, dropped=len(instances) * (1 + settings.times) - len(lines))
-        watch(done, len(train), file.state.rows)
+        watch(done, len(source.new), file.state.rows)
 
 
 def _drawn(

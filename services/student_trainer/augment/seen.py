@@ -1,7 +1,7 @@
 """Which instances were there before, in few bytes each."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from itertools import repeat
 
 import numpy as np
@@ -18,7 +18,7 @@ class Seen:
     def __init__(self) -> None:
         self._digests = np.array([2**64 - 1], np.uint64)  # sorted; the guard is behind all others
 
-    def add(self, instances: Sequence[Instance], labels: Iterable[str | None] = repeat(None)) -> list[bool]:
+    def add(self, instances: Iterable[Instance], labels: Iterable[str | None] = repeat(None)) -> list[bool]:
         """Whether each is new: not added before under this label, nor among those before it."""
         digests = np.fromiter(map(_digest, instances, labels), np.uint64)
         distinct, first = np.unique(digests, return_index=True)

@@ -46,6 +46,9 @@ class SuiteSettings(DistillSettings):
     )
     seeds: Numbers = Field(None, description="repetitions of each row; default: the suite's")
     rows: Several = Field([], description="run and report on these rows of the suite alone; default: all")
+    baselines: Several = Field(
+        [], description="rows, or lines, that the others are tested against; default: the suite's"
+    )
     results: Path | None = Field(
         None, description="results to go on with and to add to; default: results.jsonl in the output folder"
     )

@@ -42,12 +42,14 @@ ASKED = [
     Column("distinct, of full KD's", lambda line, all_of: _share(line, all_of, _distinct), narrow=False),
     Column("charged", lambda line, _: _count(line, lambda run: run.questions.charged)),
     Column("distinct, of each teacher", lambda line, _: _of_each(line, lambda part: part.distinct), False),
-    Column("of the general stage: asked", lambda line, _: _staged(line, _asked_first), narrow=False),
-    Column("charged there", lambda line, _: _staged(line, lambda run: _first(run).questions.charged), False),
-    Column("units there", lambda line, _: _staged(line, lambda run: _first(run).units), narrow=False),
-    Column("$ there", lambda line, _: _bill(line, _paid_first), narrow=False),
-    Column("of the stage behind it: asked", lambda line, _: _staged(line, _asked_then), narrow=False),
-    Column("of full KD's there", lambda line, all_of: _share(line, all_of, _asked_then), narrow=False),
+    Column("of the general stage: asked", lambda line, _: _of_stage(line, "general", _stage_asked), False),
+    Column("charged there", lambda line, _: _of_stage(line, "general", lambda s: s.questions.charged), False),
+    Column("units there", lambda line, _: _of_stage(line, "general", lambda s: s.units), narrow=False),
+    Column("$ there", lambda line, _: _bill(line, _general_usd), narrow=False),
+    Column(
+        "of the stage behind it: asked", lambda line, _: _of_stage(line, "predictions", _stage_asked), False
+    ),
+    Column("of full KD's there", lambda line, all_of: _share(line, all_of, _asked_behind), narrow=False),
     Column("$ no cache", lambda line, _: _bill(line, lambda run: run.usd.selected), narrow=False),
     Column("$ cached", lambda line, _: _bill(line, lambda run: run.usd.selected_cached)),
     Column("$ cached, of each", lambda line, _: _of_each(line, lambda part: part.usd_cached, usd), False),
@@ -196,24 +198,20 @@ def _of_each(
     return " + ".join(shown(mean(column)) for column in known if column)
 
 
-def _staged(line: Runs, figure: Callable[[RunResult], int]) -> str:
-    return _count(line, figure) if all(run.stages for run in line.runs) else ""
+def _of_stage(line: Runs, name: str, figure: Callable[[Stage], int]) -> str:
+    staged = all(run.stages for run in line.runs)
+    return _count(line, lambda run: figure(run.stages[name])) if staged else ""
 
 
-def _first(run: RunResult) -> Stage:
-    return run.stages["general"]
+def _stage_asked(stage: Stage) -> int:
+    return stage.questions.asked
 
 
-def _asked_first(run: RunResult) -> int:
-    return _first(run).questions.asked
+def _general_usd(run: RunResult) -> float | None:
+    return run.stages["general"].usd if run.stages else None
 
 
-def _paid_first(run: RunResult) -> float | None:
-    return _first(run).usd if run.stages else None
-
-
-def _asked_then(run: RunResult) -> int:
-    """Of a run with a general stage, behind it."""
+def _asked_behind(run: RunResult) -> int:
     return run.stages["predictions"].questions.asked if run.stages else 0
 
 

@@ -59,6 +59,9 @@ def name_of(data: str, row: Row, seed: int) -> str:
 
 def plan(settings: SuiteSettings, suite: Suite) -> Plan:
     """Raises ConfigError for all that does not fit together, before anything is looked at on disk."""
+    if settings.baselines:
+        _refuse_unnamed("baselines", settings.baselines, suite)
+        suite = suite.model_copy(update={"baselines": settings.baselines})
     suite, untaught = _taught(_wanted(suite, settings.rows), settings)
     runs = [row for row in suite.rows if not row.only_published]
     _refuse_unknown(settings, suite)
@@ -127,16 +130,21 @@ def student_of(source: str) -> str:
 
 def _wanted(suite: Suite, names: list[str]) -> Suite:
     """Only these rows, or the rows of these lines, and those that are published beside them."""
+    _refuse_unnamed("rows", names, suite)
+    if not names:
+        return suite
+    rows = [row for row in suite.rows if row.only_published or {row.name, row.line} & set(names)]
+    return suite.model_copy(update={"rows": rows})
+
+
+def _refuse_unnamed(setting: str, names: list[str], suite: Suite) -> None:
+    """Raises ConfigError for what is neither a row of the suite nor a line."""
     runs = [row for row in suite.rows if not row.only_published]
     lines = dict.fromkeys(row.line for row in runs)
     points = [row.name for row in runs if row.name not in lines]
     if unknown := [name for name in names if name not in {*lines, *points}]:
         known = f"{list(lines)}" + (f", and of a line its points, such as {points[0]!r}" if points else "")
-        raise ConfigError(f"rows: {unknown} are not in the suite; it has {known}")
-    if not names:
-        return suite
-    rows = [row for row in suite.rows if row.only_published or {row.name, row.line} & set(names)]
-    return suite.model_copy(update={"rows": rows})
+        raise ConfigError(f"{setting}: {unknown} are not in the suite; it has {known}")
 
 
 def _taught(suite: Suite, settings: SuiteSettings) -> tuple[Suite, list[str]]:
